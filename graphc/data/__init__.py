@@ -1,0 +1,1 @@
+"""Arrays into batches: seeded shuffling, stratified splits, standardization."""

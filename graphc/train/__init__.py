@@ -1,0 +1,1 @@
+"""Training loops on compiled executables: fit, evaluate, metrics, callbacks."""
