@@ -1,0 +1,344 @@
+"""The Schedule: what runs, in which order, over which bytes. Plain data that every backend walks.
+
+Grammar of its text (``graphc.schedule_text`` prints and parses it; ``#`` starts a comment)::
+
+    schedule  := "schedule" NAME  {size} {buffer} {check} {kernel} "run" body
+    size      := "size" NAME MIN ".." [MAX] ["by" MULTIPLE]            run-time extents
+    buffer    := kind NAME type ["at" OFFSET] ["align" BYTES]
+    kind      := "argument" | "output" | "state" | "constant" | "arena" | "cell"
+    type      := DTYPE "[" extents "]"                                  f32[B,128]
+    check     := "check" ID STRING ["source" source]                    ids count from 0
+    kernel    := the text of graphc.kernel.text, once for each distinct kernel
+    body      := "{" {statement} "}"
+    statement := "launch" KERNEL "(" names "->" names ")"
+                     ["sizes" "(" extents ")"] ["scalars" "(" names ")"]
+                     ["checks" ID] ["flops" extent] ["block" STRING] ["source" source]
+               | "copy" NAME "->" NAME
+               | "loop" CELL "<" extent body                            CELL counts 0, 1, ..
+               | "while" CELL ["counter" CELL] ["max" extent] body      runs while CELL is not zero
+               | "if" CELL body ["else" body]
+               | "barrier" | "commit"
+    source    := STRING ":" LINE [STRING]                               file, line, function
+    extent    := ints and size names with + - * // % and parentheses
+
+**Order.** Launches and copies between two barriers are independent and may run at the same time.
+A ``loop``, ``while``, ``if`` or ``commit`` is a barrier before and after itself, also around its
+body.
+
+**Memory.** Arguments and outputs change address from call to call, states live as long as their
+owner, constants as long as the executable. ``arena`` buffers lie at fixed byte offsets of one block
+(``None`` until planned) and may overlap where their lifetimes do not. A ``cell`` is 8 bytes, zero at
+the start of a call, of a 0-d type: loop counters (``i64``), predicates, run-time scalars of kernels.
+A loop changes which slice is used through cells only.
+
+**State.** Nothing before ``commit`` writes a state; ``commit`` ends the call when a check has failed
+or an interrupt came; nothing after it can fail. So a call does all of its updates or none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Union
+
+from graphc.kernel.terms import Kernel
+from graphc.types import Dim, Extent, SourceLoc, TensorType
+
+__all__ = [
+    "BUFFER_KINDS",
+    "Barrier",
+    "Body",
+    "Buffer",
+    "CheckInfo",
+    "Commit",
+    "Copy",
+    "If",
+    "Launch",
+    "Loop",
+    "Schedule",
+    "Statement",
+    "While",
+    "bind_sizes",
+    "evaluate_extent",
+    "evaluate_type",
+    "reads_and_writes",
+    "walk",
+]
+
+BUFFER_KINDS = ("argument", "output", "state", "constant", "arena", "cell")
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A named piece of memory holding one tensor, dense and row-major.
+
+    ``offset`` (arena only) is in bytes from the arena's start, ``None`` until memory is planned.
+    ``alignment`` in bytes is what kernels may rely on: by default 64, for a cell 8, and for an
+    argument its element's own, which is all that a user's array promises.
+    """
+
+    name: str
+    kind: str
+    type: TensorType
+    offset: int | None = None
+    alignment: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in BUFFER_KINDS:
+            kinds = ", ".join(BUFFER_KINDS)
+            raise ValueError(f"buffer {self.name!r}: kind {self.kind!r} is none of {kinds}")
+        if not self.alignment:
+            ours = 8 if self.kind == "cell" else 64
+            alignment = self.type.dtype.itemsize if self.kind == "argument" else ours
+            object.__setattr__(self, "alignment", alignment)
+
+
+@dataclass(frozen=True)
+class CheckInfo:
+    """What to say when a check fails, and the user's line that asked for it."""
+
+    message: str
+    source: SourceLoc | None = None
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One run of a kernel over its whole grid.
+
+    ``inputs`` and ``outputs`` are buffer names in the order of the kernel's tensors, ``sizes``
+    extents in the order of ``kernel.sizes``, ``scalars`` names of 0-d buffers in the order of
+    ``kernel.scalars``. The kernel's n-th check has id ``check_base + n``. ``flops`` is an estimate.
+    How many blocks the grid has is not said here: that is the Tiling's matter.
+    """
+
+    kernel: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    sizes: tuple[Extent, ...] = ()
+    scalars: tuple[str, ...] = ()
+    check_base: int = 0
+    flops: Extent = 0
+    block: str = ""
+    source: SourceLoc | None = None
+
+
+@dataclass(frozen=True)
+class Copy:
+    """``target = source``: the bytes of a buffer into another one of the same type."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """What comes after it sees what came before."""
+
+
+@dataclass(frozen=True)
+class Commit:
+    """End the call here if a check failed or an interrupt came; from here on states are written."""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """``for counter in range(length): body``; ``counter`` is an int64 cell."""
+
+    counter: str
+    length: Extent
+    body: Body
+
+
+@dataclass(frozen=True)
+class While:
+    """``while predicate and count < max_steps: body``; the body computes ``predicate`` anew.
+
+    ``counter``, if given, is an int64 cell that holds the number of finished steps.
+    """
+
+    predicate: str
+    body: Body
+    counter: str | None = None
+    max_steps: Extent | None = None
+
+
+@dataclass(frozen=True)
+class If:
+    """``if predicate: then, else: otherwise``."""
+
+    predicate: str
+    then: Body
+    otherwise: Body = ()
+
+
+Statement = Union[Launch, Copy, Barrier, Commit, Loop, While, If]
+Body = tuple[Statement, ...]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A whole program. Arguments and outputs are in the order of ``buffers``.
+
+    >>> from graphc.types import TensorType, float32
+    >>> cell = Buffer("x", "argument", TensorType(float32, (4,)))
+    >>> Schedule("nothing", (cell,)).arguments
+    (Buffer(name='x', kind='argument', type=f32[4], offset=None, alignment=4),)
+    """
+
+    name: str
+    buffers: tuple[Buffer, ...]
+    kernels: tuple[Kernel, ...] = ()
+    body: Body = ()
+    checks: tuple[CheckInfo, ...] = ()
+    sizes: tuple[Dim, ...] = field(default=())
+
+    @cached_property
+    def buffer(self) -> Mapping[str, Buffer]:
+        """Buffers by name."""
+        return {b.name: b for b in self.buffers}
+
+    @cached_property
+    def kernel(self) -> Mapping[str, Kernel]:
+        """Kernels by name."""
+        return {k.name: k for k in self.kernels}
+
+    def of_kind(self, kind: str) -> tuple[Buffer, ...]:
+        """The buffers of one kind, in order."""
+        return tuple(b for b in self.buffers if b.kind == kind)
+
+    @property
+    def arguments(self) -> tuple[Buffer, ...]:
+        return self.of_kind("argument")
+
+    @property
+    def outputs(self) -> tuple[Buffer, ...]:
+        return self.of_kind("output")
+
+    @property
+    def states(self) -> tuple[Buffer, ...]:
+        return self.of_kind("state")
+
+    @cached_property
+    def written_states(self) -> frozenset[str]:
+        """The names of the states that some statement writes."""
+        written = {name for s in walk(self.body) for name in reads_and_writes(s)[1]}
+        return frozenset(b.name for b in self.states if b.name in written)
+
+    @cached_property
+    def arena_bytes(self) -> int:
+        """Bytes of the arena, once sizes are bound and memory is planned."""
+        ends = [_planned(b) + _nbytes(b) for b in self.of_kind("arena")]
+        return max(ends, default=0)
+
+
+def walk(body: Body) -> Iterator[Statement]:
+    """Every statement of a body and of the bodies inside it, in program order."""
+    for statement in body:
+        yield statement
+        if isinstance(statement, (Loop, While)):
+            yield from walk(statement.body)
+        elif isinstance(statement, If):
+            yield from walk(statement.then)
+            yield from walk(statement.otherwise)
+
+
+def reads_and_writes(statement: Statement) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The buffers that a statement itself (not the body inside it) reads and writes."""
+    match statement:
+        case Launch():
+            return statement.inputs + statement.scalars, statement.outputs
+        case Copy():
+            return (statement.source,), (statement.target,)
+        case Loop():
+            return (), (statement.counter,)
+        case While():
+            return (statement.predicate,), () if statement.counter is None else (statement.counter,)
+        case If():
+            return (statement.predicate,), ()
+        case Barrier() | Commit():
+            return (), ()
+
+
+def evaluate_extent(extent: Extent, sizes: Mapping[str, int]) -> int:
+    """An extent with its dims replaced by name.
+
+    >>> evaluate_extent(4 * Dim("B") + 1, {"B": 3})
+    13
+    """
+    if isinstance(extent, int):
+        return extent
+    value = extent.evaluate({dim: sizes[dim.name] for dim in extent.dims})
+    assert isinstance(value, int)  # every dim was replaced
+    return value
+
+
+def evaluate_type(type_: TensorType, sizes: Mapping[str, int]) -> TensorType:
+    """A tensor type with its dims replaced by name."""
+    return TensorType(type_.dtype, tuple(evaluate_extent(e, sizes) for e in type_.shape))
+
+
+def bind_sizes(
+    schedule: Schedule, sizes: Mapping[str, int], offsets: Mapping[str, int] | None = None
+) -> Schedule:
+    """The schedule with run-time extents replaced by ints, and arena offsets by a memory plan's.
+
+    Kernels stay as they are: their sizes are passed at launch. ``offsets`` maps arena buffers to
+    bytes from the arena's start.
+    """
+    offsets = offsets or {}
+
+    def bound(buffer: Buffer) -> Buffer:
+        return replace(
+            buffer,
+            type=evaluate_type(buffer.type, sizes),
+            offset=offsets.get(buffer.name, buffer.offset),
+        )
+
+    return replace(
+        schedule,
+        buffers=tuple(bound(b) for b in schedule.buffers),
+        body=_bound_body(schedule.body, sizes),
+        sizes=(),
+    )
+
+
+def _bound_body(body: Body, sizes: Mapping[str, int]) -> Body:
+    return tuple(_bound_statement(s, sizes) for s in body)
+
+
+def _bound_statement(statement: Statement, sizes: Mapping[str, int]) -> Statement:
+    match statement:
+        case Launch():
+            extents = tuple(evaluate_extent(e, sizes) for e in statement.sizes)
+            return replace(statement, sizes=extents, flops=evaluate_extent(statement.flops, sizes))
+        case Loop():
+            length = evaluate_extent(statement.length, sizes)
+            return replace(statement, length=length, body=_bound_body(statement.body, sizes))
+        case While():
+            limit = statement.max_steps
+            return replace(
+                statement,
+                max_steps=None if limit is None else evaluate_extent(limit, sizes),
+                body=_bound_body(statement.body, sizes),
+            )
+        case If():
+            then, otherwise = statement.then, statement.otherwise
+            return replace(
+                statement, then=_bound_body(then, sizes), otherwise=_bound_body(otherwise, sizes)
+            )
+        case Copy() | Barrier() | Commit():
+            return statement
+
+
+def _planned(buffer: Buffer) -> int:
+    if buffer.offset is None:
+        raise ValueError(f"arena buffer {buffer.name!r} has no offset: plan memory first")
+    return buffer.offset
+
+
+def _nbytes(buffer: Buffer) -> int:
+    nbytes = buffer.type.nbytes
+    if not isinstance(nbytes, int):
+        raise ValueError(f"buffer {buffer.name!r}: {buffer.type} has unbound sizes")
+    return nbytes
