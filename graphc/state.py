@@ -12,6 +12,7 @@ Locking: whoever reads or writes the buffer holds ``lock``; several cells are lo
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ ALIGNMENT = 64
 #: the fourth counter word that keeps initial values apart from draws (0), loop iterations (1) and
 #: lanes (2)
 _INITIAL_VALUE_TAG = 3
+_LANE_TAG = 2
 
 _serials = itertools.count()
 
@@ -181,11 +183,26 @@ class StateCell:
             raise StateError(
                 f"{self.kind} {self.name!r} has an initializer and no key", self.source
             )
-        drawn = np.asarray(self.initial(self.shape, self.type.dtype, self._key))
-        if drawn.shape != self.shape:
+        return self._draw(self.initial, self._key)
+
+    def _draw(self, initialize: Initializer, key: Key) -> NDArray[Any]:
+        """The initializer's array; with batch axes it runs once per batch element, each its key."""
+        batch = [self.shape[axis] for axis in self.batch_axes]
+        rest = tuple(n for axis, n in enumerate(self.shape) if axis not in self.batch_axes)
+        if not batch:
+            return self._drawn(initialize, rest, key)
+        count = math.prod(batch)
+        keys = [draw_key(key, (i, 0, 0, _LANE_TAG)) for i in range(count)]
+        lanes = [self._drawn(initialize, rest, key) for key in keys]
+        stacked = np.asarray(lanes, self.type.dtype.numpy).reshape(*batch, *rest)
+        return np.moveaxis(stacked, range(len(batch)), self.batch_axes)
+
+    def _drawn(self, initialize: Initializer, shape: tuple[int, ...], key: Key) -> NDArray[Any]:
+        drawn = np.asarray(initialize(shape, self.type.dtype, key))
+        if drawn.shape != shape:
             raise ShapeError(
                 f"{self.kind} {self.name!r}: its initializer gave shape {drawn.shape}, "
-                f"expected {self.shape}",
+                f"expected {shape}",
                 self.source,
             )
         return drawn.astype(self.type.dtype.numpy)

@@ -1,10 +1,10 @@
 """First values of parameters: ``init(shape, dtype, key) -> array``, by the names of
 ``torch.nn.init``.
 
-A key is two 32-bit words; the same key gives the same numbers on every machine. What ``parameter``
-takes is a function of shape, dtype and key: ``constant(0.1)``, ``uniform(-1, 1)``,
-``kaiming_uniform()`` make one. The layout is PyTorch's: ``(out, in, *kernel)``; leading
-``batch_axes`` (one matrix per expert, say) do not count towards the fans.
+A key is two 32-bit words; the same key gives the same numbers on every machine. Options are bound
+with ``functools.partial(nn.init.normal, std=0.02)``. Weights are laid out as PyTorch's:
+``(out, in, *kernel)``. Batch axes (one matrix per expert, say) are ``parameter``'s business: it
+calls the initializer once per batch element, so the fans stay right.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from graphc.philox import Key, normal_float64
 from graphc.philox import uniform as uniform_bits
-from graphc.state import Initializer
 from graphc.types import DType
 
 __all__ = [
@@ -37,13 +36,9 @@ __all__ = [
 _GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5.0 / 3.0, "relu": math.sqrt(2.0), "selu": 0.75}
 
 
-def constant(value: float) -> Initializer:
+def constant(shape: tuple[int, ...], dtype: DType, key: Key, *, value: float) -> NDArray[Any]:
     """Every element ``value``."""
-
-    def initialize(shape: tuple[int, ...], dtype: DType, key: Key) -> NDArray[Any]:
-        return np.full(shape, value, dtype.numpy)
-
-    return initialize
+    return np.full(shape, value, dtype.numpy)
 
 
 def zeros(shape: tuple[int, ...], dtype: DType, key: Key) -> NDArray[Any]:
@@ -56,23 +51,24 @@ def ones(shape: tuple[int, ...], dtype: DType, key: Key) -> NDArray[Any]:
     return np.ones(shape, dtype.numpy)
 
 
-def uniform(low: float = 0.0, high: float = 1.0) -> Initializer:
-    """Uniform in [low, high)."""
+def uniform(
+    shape: tuple[int, ...], dtype: DType, key: Key, *, low: float = 0.0, high: float = 1.0
+) -> NDArray[Any]:
+    """Uniform in [low, high).
 
-    def initialize(shape: tuple[int, ...], dtype: DType, key: Key) -> NDArray[Any]:
-        unit = uniform_bits(key, shape)
-        return (np.float32(low) + np.float32(high - low) * unit).astype(dtype.numpy)
+    >>> from graphc.types import float32
+    >>> uniform((2,), float32, (0, 0), low=-1.0)
+    array([-0.20190716,  0.76104033], dtype=float32)
+    """
+    unit = uniform_bits(key, shape)
+    return (np.float32(low) + np.float32(high - low) * unit).astype(dtype.numpy)
 
-    return initialize
 
-
-def normal(mean: float = 0.0, std: float = 1.0) -> Initializer:
+def normal(
+    shape: tuple[int, ...], dtype: DType, key: Key, *, mean: float = 0.0, std: float = 1.0
+) -> NDArray[Any]:
     """Normal with the given mean and standard deviation."""
-
-    def initialize(shape: tuple[int, ...], dtype: DType, key: Key) -> NDArray[Any]:
-        return (mean + std * normal_float64(key, shape)).astype(dtype.numpy)
-
-    return initialize
+    return (mean + std * normal_float64(key, shape)).astype(dtype.numpy)
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
@@ -92,78 +88,66 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     return _GAINS[nonlinearity]
 
 
-def fans(shape: tuple[int, ...], batch_axes: tuple[int, ...] = ()) -> tuple[int, int]:
-    """(fan in, fan out) of a weight ``(out, in, *kernel)``, its batch axes left out.
+def fans(shape: tuple[int, ...]) -> tuple[int, int]:
+    """(fan in, fan out) of a weight ``(out, in, *kernel)``.
 
-    >>> fans((64, 3, 5, 5)), fans((8, 256, 1024), batch_axes=(0,))
-    ((75, 1600), (1024, 256))
+    >>> fans((64, 3, 5, 5))
+    (75, 1600)
     """
-    kept = [n for axis, n in enumerate(shape) if axis not in batch_axes]
-    if len(kept) < 2:
+    if len(shape) < 2:
         raise ValueError(f"fans need at least two axes (out, in, ...), got shape {shape}")
-    window = math.prod(kept[2:])
-    return kept[1] * window, kept[0] * window
+    window = math.prod(shape[2:])
+    return shape[1] * window, shape[0] * window
 
 
 def kaiming_uniform(
+    shape: tuple[int, ...],
+    dtype: DType,
+    key: Key,
+    *,
     a: float = 0.0,
     mode: str = "fan_in",
     nonlinearity: str = "leaky_relu",
-    batch_axes: tuple[int, ...] = (),
-) -> Initializer:
+) -> NDArray[Any]:
     """Uniform within ``gain * sqrt(3 / fan)`` (He et al., "Delving Deep into Rectifiers", 2015).
 
     ``a`` is the negative slope after the layer; ``a=sqrt(5)`` is PyTorch's default for Linear and
     convolutions and means a bound of ``1 / sqrt(fan_in)``.
     """
-
-    def initialize(shape: tuple[int, ...], dtype: DType, key: Key) -> NDArray[Any]:
-        bound = math.sqrt(3.0) * _kaiming_std(shape, a, mode, nonlinearity, batch_axes)
-        return uniform(-bound, bound)(shape, dtype, key)
-
-    return initialize
+    bound = math.sqrt(3.0) * _kaiming_std(shape, a, mode, nonlinearity)
+    return uniform(shape, dtype, key, low=-bound, high=bound)
 
 
 def kaiming_normal(
+    shape: tuple[int, ...],
+    dtype: DType,
+    key: Key,
+    *,
     a: float = 0.0,
     mode: str = "fan_in",
     nonlinearity: str = "leaky_relu",
-    batch_axes: tuple[int, ...] = (),
-) -> Initializer:
+) -> NDArray[Any]:
     """Normal with standard deviation ``gain / sqrt(fan)`` (He et al. 2015)."""
-
-    def initialize(shape: tuple[int, ...], dtype: DType, key: Key) -> NDArray[Any]:
-        return normal(0.0, _kaiming_std(shape, a, mode, nonlinearity, batch_axes))(
-            shape, dtype, key
-        )
-
-    return initialize
+    return normal(shape, dtype, key, std=_kaiming_std(shape, a, mode, nonlinearity))
 
 
-def _kaiming_std(
-    shape: tuple[int, ...], a: float, mode: str, nonlinearity: str, batch_axes: tuple[int, ...]
-) -> float:
+def _kaiming_std(shape: tuple[int, ...], a: float, mode: str, nonlinearity: str) -> float:
     if mode not in ("fan_in", "fan_out"):
         raise ValueError(f"mode is 'fan_in' or 'fan_out', not {mode!r}")
-    fan = fans(shape, batch_axes)[mode == "fan_out"]
+    fan = fans(shape)[mode == "fan_out"]
     return calculate_gain(nonlinearity, a) / math.sqrt(max(fan, 1))
 
 
-def xavier_uniform(gain: float = 1.0, batch_axes: tuple[int, ...] = ()) -> Initializer:
+def xavier_uniform(
+    shape: tuple[int, ...], dtype: DType, key: Key, *, gain: float = 1.0
+) -> NDArray[Any]:
     """Uniform within ``gain * sqrt(6 / (fan_in + fan_out))`` (Glorot, Bengio 2010)."""
-
-    def initialize(shape: tuple[int, ...], dtype: DType, key: Key) -> NDArray[Any]:
-        bound = gain * math.sqrt(6.0 / max(sum(fans(shape, batch_axes)), 1))
-        return uniform(-bound, bound)(shape, dtype, key)
-
-    return initialize
+    bound = gain * math.sqrt(6.0 / max(sum(fans(shape)), 1))
+    return uniform(shape, dtype, key, low=-bound, high=bound)
 
 
-def xavier_normal(gain: float = 1.0, batch_axes: tuple[int, ...] = ()) -> Initializer:
+def xavier_normal(
+    shape: tuple[int, ...], dtype: DType, key: Key, *, gain: float = 1.0
+) -> NDArray[Any]:
     """Normal with standard deviation ``gain * sqrt(2 / (fan_in + fan_out))`` (Glorot 2010)."""
-
-    def initialize(shape: tuple[int, ...], dtype: DType, key: Key) -> NDArray[Any]:
-        std = gain * math.sqrt(2.0 / max(sum(fans(shape, batch_axes)), 1))
-        return normal(0.0, std)(shape, dtype, key)
-
-    return initialize
+    return normal(shape, dtype, key, std=gain * math.sqrt(2.0 / max(sum(fans(shape)), 1)))
