@@ -1,0 +1,176 @@
+"""What an op is: one record with every rule of it, and the registry that passes read.
+
+::
+
+    type       (input types, attrs) -> result types           raises ShapeError, DTypeError
+    reference  (input arrays, attrs, result types) -> arrays   NumPy, slow and plain: the oracle
+    vjp        (node, cotangents, transform) -> cotangents of the inputs    builds graph; None: no derivative
+    jvp        (node, tangents, transform) -> tangents of the results       builds graph; None: no derivative
+    lower      (ctx, node, inputs, index, output) -> Term      the element of a result at an index, in Kernel IR
+
+A cotangent or tangent that is None is zero. ``transform`` is autodiff itself, which rules of ops with bodies (loop,
+cond) apply to those bodies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+import numpy as np
+
+from graphc.errors import GraphcError
+from graphc.graph import COMPOSITES, TYPE_RULES, Node, TypeRule, Value, block
+from graphc.kernel.terms import Term
+from graphc.operators import register_function
+from graphc.types import DType, Extent, Shape, TensorType, float32
+
+__all__ = [
+    "OPS",
+    "Access",
+    "ErrorSample",
+    "LowerContext",
+    "Op",
+    "Sample",
+    "Transform",
+    "composite",
+    "function",
+    "op_of",
+    "register",
+]
+
+Array = np.ndarray[Any, Any]
+#: the Kernel IR value of a node's input at index terms
+Access = Callable[[tuple[Term, ...]], Term]
+Cotangents = Sequence["Value | None"]
+
+
+class LowerContext(Protocol):
+    """What a lowering rule may ask of the pass that lowers a group of nodes into one kernel."""
+
+    def axis(self, extent: Extent, hint: str = "k") -> Term:
+        """The index (an AxisIndex, int64) of a fresh axis, for a reduction to bind."""
+
+    def check(self, pred: Term, message: str) -> None:
+        """Make the kernel fail with ``message`` where ``pred`` is false; later accesses obey it."""
+
+    def scalar(self, value: bool | int | float | Extent, dtype: DType | None = None) -> Term:
+        """A constant, or a run-time size as an int64 term."""
+
+    def masked(self, access: Access, index: tuple[Term, ...], pred: Term, fill: Term) -> Term:
+        """``access(index)`` where ``pred``, else ``fill``; nothing is loaded where ``pred`` is false."""
+
+
+class Transform(Protocol):
+    """Autodiff as the rules of structured ops see it; a derivative that does not exist is zero."""
+
+    def vjp(
+        self, outputs: Sequence[Value], wrt: Sequence[Value], cotangents: Cotangents
+    ) -> tuple[Value, ...]:
+        """Cotangents of ``wrt``."""
+
+    def jvp(
+        self, outputs: Sequence[Value], wrt: Sequence[Value], tangents: Cotangents
+    ) -> tuple[Value, ...]:
+        """Tangents of ``outputs``."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Inputs that an op must handle: types (with int shapes) and attrs.
+
+    ``low`` and ``high`` bound the random elements; ``special`` mixes in infinities, NaN and signed zeros;
+    ``arrays`` gives an input's elements outright (by slot); ``differentiable=False`` leaves out the derivative check.
+    """
+
+    types: tuple[TensorType, ...]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    low: float = -2.0
+    high: float = 2.0
+    special: bool = False
+    arrays: Mapping[int, Any] = field(default_factory=dict)
+    differentiable: bool = True
+
+
+@dataclass(frozen=True)
+class ErrorSample:
+    """Inputs that an op's type rule must refuse with ``error`` whose message contains ``match``."""
+
+    types: tuple[TensorType, ...]
+    attrs: Mapping[str, Any]
+    error: type[GraphcError]
+    match: str
+
+
+Reference = Callable[[Sequence[Array], Mapping[str, Any], tuple[TensorType, ...]], Sequence[Array]]
+Vjp = Callable[[Node, Cotangents, Transform], Cotangents]
+Jvp = Callable[[Node, Cotangents, Transform], Cotangents]
+Lower = Callable[[LowerContext, Node, Sequence[Access], tuple[Term, ...], int], Term]
+
+
+@dataclass(frozen=True)
+class Op:
+    """An op. ``vjp`` and ``jvp`` None: nothing flows through it (its results are discrete, or it cuts).
+
+    ``lower`` is None for ops that no kernel computes elementwise: sources, and those whose body is a schedule's
+    loop or branch; ``kind`` says which: "map", "source", "region" or "graph" (resolved before lowering).
+    """
+
+    name: str
+    doc: str
+    type: TypeRule
+    reference: Reference | None
+    vjp: Vjp | None = None
+    jvp: Jvp | None = None
+    lower: Lower | None = None
+    samples: tuple[Sample, ...] = ()
+    error_samples: tuple[ErrorSample, ...] = ()
+    kind: str = "map"
+
+
+#: every primitive op by name
+OPS: dict[str, Op] = {}
+
+
+def register(op: Op) -> Op:
+    """Enter ``op`` into the registry, and its type rule into the graph's table."""
+    if op.name in OPS:
+        raise ValueError(f"op {op.name!r} is registered twice")
+    OPS[op.name] = op
+    TYPE_RULES[op.name] = op.type
+    return op
+
+
+def op_of(node: Node) -> Op:
+    """The record of ``node``'s op."""
+    return OPS[node.op]
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def function(f: Callable[P, R]) -> Callable[P, R]:
+    """Enter a public function of graphc.ops under its name for operators, methods and NumPy's protocols."""
+    register_function(f.__name__.rstrip("_"), f)
+    return f
+
+
+def composite(f: Callable[P, R]) -> Callable[P, R]:
+    """A function made of ops that is also a named block: drawn, folded and matched as a whole."""
+    name = f.__name__.rstrip("_")
+    COMPOSITES.add(name)
+
+    @wraps(f)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        with block(name):
+            return f(*args, **kwargs)
+
+    return wrapped
+
+
+def tensor(shape: Shape | int = (), dtype: DType = float32) -> TensorType:
+    """Shorthand for samples: ``tensor((2, 3))`` is f32[2,3]."""
+    return TensorType(dtype, (shape,) if not isinstance(shape, tuple) else shape)
