@@ -1,0 +1,65 @@
+# make demo   trains a digit classifier and draws it        make test   every check        make bench   the speed tables
+# Each makes the environment it needs in .venv; Python >= 3.11, pip and make suffice (no compiler, no dot, no GPU).
+PYTHON ?= python3
+TORCH ?= 1
+BENCH ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# One part of the checks: runs it, says how long it took, keeps its exit code.
+PART = @set -e; start=$$(date +%s); code=0; echo "== $(1)"; $(2) || code=$$?; \
+	echo "== $(1): $$(( $$(date +%s) - start )) s, exit code $$code"; exit $$code
+
+.PHONY: demo test lint types imports tests bench clean
+
+demo: .venv/core.stamp
+	$(BIN)/python examples/digits_mlp.py
+
+# Parts go on after a failure (-k), so that one run names everything that is wrong; pytest is last and closes the output.
+test: .venv/test.stamp $(if $(filter 1,$(TORCH)),.venv/torch.stamp,without-torch)
+	@$(MAKE) --no-print-directory -k lint types imports tests TORCH=$(TORCH)
+
+lint: .venv/test.stamp
+	$(call PART,ruff,$(BIN)/ruff check .)
+
+types: .venv/test.stamp
+	$(call PART,mypy --strict,$(BIN)/mypy)
+
+imports: .venv/test.stamp
+	$(call PART,import-linter,$(BIN)/lint-imports --no-cache)
+
+# the package's doctests are found through the links graphc/ops and graphc/backends
+tests: .venv/test.stamp
+	@echo "== pytest, doctests, examples"
+	@$(BIN)/python -m pytest -q --doctest-modules graphc tests --cov --cov-report=term --durations=15
+
+bench: .venv/test.stamp .venv/torch.stamp
+	$(BIN)/python -m benchmarks $(BENCH)
+
+# ---- environments: one .venv, filled in three steps
+
+.venv/python.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "graphc needs Python 3.11 or newer: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/core.stamp: .venv/python.stamp pyproject.toml
+	$(PIP) --editable '.[demo]'
+	@touch $@
+
+.venv/test.stamp: .venv/core.stamp
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+# The reference that gradients, layers and optimizers are compared with. Any build of this version will do.
+.venv/torch.stamp: .venv/test.stamp
+	$(PIP) torch==2.13.0
+	@touch $@
+
+.PHONY: without-torch
+without-torch:
+	@echo "TORCH=0: PyTorch is not installed here; what needs it is listed at the end as NOT CHECKED"
+
+clean:
+	rm -rf .venv build demo-output *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache

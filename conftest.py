@@ -1,0 +1,40 @@
+"""The whole test run: which files are collected, which marks skip, what was not checked."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+# The rooms at the root are collected once, under their real names, through the links
+# graphc/ops and graphc/backends.
+collect_ignore = ["ops", "backends", "build", "examples", "benchmarks"]
+
+NEEDS = {
+    "torch": ("PyTorch", importlib.util.find_spec("torch") is not None),
+    "gpu": ("a CUDA device", Path("/dev/nvidiactl").exists()),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for mark, (need, present) in NEEDS.items():
+            if not present and item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=f"needs {need}"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly what this run did not check, and why."""
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        by_reason[str(reason).removeprefix("Skipped: ")].append(report.nodeid)
+    if not by_reason:
+        return
+    terminalreporter.section("NOT CHECKED by this run", sep="!", red=True, bold=True)
+    for reason, tests in by_reason.items():
+        terminalreporter.line(f"{reason}: {len(tests)} tests", bold=True)
+        for test in tests:
+            terminalreporter.line(f"  {test}")
