@@ -23,8 +23,9 @@ def split(
     """Random disjoint parts of the rows, one tuple of arrays for each of ``fractions``.
 
     ``stratify`` (class labels, one a row) gives every part the mix of classes of the whole, to
-    within one row a class (two for a part in the middle). The draw is a function of ``seed`` alone. Raises ValueError where
-    fractions do not add up to 1 or a class has fewer rows than there are parts.
+    within one row a class (two for a part in the middle). The draw is a function of ``seed``
+    alone. Raises ValueError where fractions do not add up to 1 or a class has fewer rows than
+    there are parts.
 
     >>> x, y = np.arange(20), np.repeat([0, 1], 10)
     >>> (a, ya), (b, yb) = split(x, y, stratify=y, seed=3)
