@@ -26,13 +26,13 @@ A ``loop``, ``while``, ``if`` or ``commit`` is a barrier before and after itself
 body.
 
 **Memory.** Arguments and outputs change address from call to call, states live as long as their
-owner, constants as long as the executable. ``arena`` buffers lie at fixed byte offsets of one block
-(``None`` until planned) and may overlap where their lifetimes do not. A ``cell`` is 8 bytes, zero at
-the start of a call, of a 0-d type: loop counters (``i64``), predicates, run-time scalars of kernels.
-A loop changes which slice is used through cells only.
+owner, constants as long as the executable. ``arena`` buffers lie at fixed byte offsets of one
+block (``None`` until planned) and may overlap where their lifetimes do not. A ``cell`` is 8 bytes,
+zero at the start of a call, of a 0-d type: loop counters (``i64``), predicates, run-time scalars
+of kernels. A loop changes which slice is used through cells only.
 
-**State.** Nothing before ``commit`` writes a state; ``commit`` ends the call when a check has failed
-or an interrupt came; nothing after it can fail. So a call does all of its updates or none.
+**State.** Nothing before ``commit`` writes a state; ``commit`` ends the call when a check has
+failed or an interrupt came; nothing after it can fail. So a call does all of its updates or none.
 """
 
 from __future__ import annotations

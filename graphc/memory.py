@@ -1,0 +1,157 @@
+"""Bytes that outlive a call: aligned blocks, and the states that executables share.
+
+A ``StateBuffer`` is a state's dense, 64-byte aligned array with a lock (many readers or one
+writer) and a version. The lock is a plain ``pthread_rwlock_t``, so that machine code and Python
+take the same one. Whoever takes several takes them in the order of ``lock_address``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from graphc.errors import StateError
+from graphc.types import TensorType
+
+__all__ = ["StateBuffer", "address_of", "allocate", "empty"]
+
+HUGE_PAGE = 1 << 21
+_LOCK_BYTES = 64  # glibc's pthread_rwlock_t has 56
+_VERSION_OFFSET = 64  # bytes from the lock to the version, an int64
+
+_libc = ctypes.CDLL(None)
+for _name in ("init", "rdlock", "wrlock", "unlock"):
+    getattr(_libc, f"pthread_rwlock_{_name}").restype = ctypes.c_int
+
+
+def address_of(array: NDArray[np.generic]) -> int:
+    """Address of the first byte (``ndarray.ctypes`` costs more)."""
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+def allocate(nbytes: int) -> NDArray[np.uint8]:
+    """Bytes aligned to 64; from 2 MB on aligned to 2 MB, zero, and on huge pages where the system
+    has them.
+
+    >>> address_of(allocate(100)) % 64, address_of(allocate(1 << 22)) % (1 << 21)
+    (0, 0)
+    """
+    if nbytes < HUGE_PAGE:
+        return _aligned(np.empty(nbytes + 64, np.uint8), nbytes, 64)
+    block = mmap.mmap(-1, nbytes + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel built without them: ordinary pages serve as well
+            block.madvise(mmap.MADV_HUGEPAGE)
+    return _aligned(np.frombuffer(block, np.uint8), nbytes, HUGE_PAGE)
+
+
+def _aligned(raw: NDArray[np.uint8], nbytes: int, alignment: int) -> NDArray[np.uint8]:
+    start = -address_of(raw) % alignment
+    return raw[start : start + nbytes]
+
+
+def empty(type_: TensorType) -> NDArray[np.generic]:
+    """An uninitialized dense array of a type with known sizes, aligned as ``allocate`` does."""
+    nbytes = type_.nbytes
+    if not isinstance(nbytes, int):
+        raise ValueError(f"{type_} has unbound sizes")
+    shape = tuple(e for e in type_.shape if isinstance(e, int))
+    return allocate(nbytes).view(type_.dtype.numpy).reshape(shape)
+
+
+_states: weakref.WeakSet[StateBuffer] = weakref.WeakSet()
+
+
+class StateBuffer:
+    """A state's bytes. ``array`` keeps its address for life; read and write it under ``reading``
+    and ``writing``.
+
+    >>> from graphc.types import TensorType, float32
+    >>> state = StateBuffer(TensorType(float32, (2,)), [1.0, 2.0])
+    >>> state.set([3.0, 4.0]); state.numpy(), state.version
+    (array([3., 4.], dtype=float32), 1)
+    """
+
+    __slots__ = ("__weakref__", "_record", "array", "lock_address", "type")
+
+    def __init__(self, type_: TensorType, values: ArrayLike | None = None) -> None:
+        self.type = type_
+        self.array = empty(type_)
+        self.array[...] = 0 if values is None else values
+        self._record = allocate(_LOCK_BYTES + 64).view(np.int64)
+        self._record[:] = 0
+        #: address of the lock; the version follows 64 bytes later
+        self.lock_address = address_of(self._record)
+        _libc.pthread_rwlock_init(ctypes.c_void_p(self.lock_address), None)
+        _states.add(self)
+
+    @property
+    def address(self) -> int:
+        """Address of the first element."""
+        return address_of(self.array)
+
+    @property
+    def version(self) -> int:
+        """Counts the writes; whatever is derived from the values (packed copies) is keyed by it."""
+        return int(self._record[_VERSION_OFFSET // 8])
+
+    @contextmanager
+    def reading(self) -> Iterator[NDArray[np.generic]]:
+        """Hold the lock for reading. A StateError inside a signal handler that interrupted a
+        step.
+        """
+        self._take(_libc.pthread_rwlock_rdlock)
+        try:
+            yield self.array
+        finally:
+            _libc.pthread_rwlock_unlock(ctypes.c_void_p(self.lock_address))
+
+    @contextmanager
+    def writing(self) -> Iterator[NDArray[np.generic]]:
+        """Hold the lock for writing, and raise the version."""
+        self._take(_libc.pthread_rwlock_wrlock)
+        try:
+            yield self.array
+            self._record[_VERSION_OFFSET // 8] += 1
+        finally:
+            _libc.pthread_rwlock_unlock(ctypes.c_void_p(self.lock_address))
+
+    def numpy(self) -> NDArray[np.generic]:
+        """A copy of the values."""
+        with self.reading() as array:
+            return array.copy()
+
+    def set(self, values: ArrayLike) -> None:
+        """Overwrite the values; shapes and element types must fit as in an assignment to
+        ``array[...]``.
+        """
+        with self.writing() as array:
+            array[...] = values
+
+    def _take(self, lock: object) -> None:
+        code = lock(ctypes.c_void_p(self.lock_address))  # type: ignore[operator]
+        if code:
+            raise StateError(
+                f"state {self.type}: its lock cannot be taken here ({os.strerror(code)}); "
+                "a signal handler must not use states of the step that it interrupted"
+            )
+
+
+def _renew_locks() -> None:
+    """A fork copies locks that threads of the parent hold; those threads do not exist in the
+    child.
+    """
+    for state in _states:
+        state._record[: _LOCK_BYTES // 8] = 0
+        _libc.pthread_rwlock_init(ctypes.c_void_p(state.lock_address), None)
+
+
+os.register_at_fork(after_in_child=_renew_locks)
