@@ -2,11 +2,10 @@
 writes to them.
 
 A ``StateCell`` is the storage behind a parameter or a state: a name, a tensor type, a rule for its
-first value, and one aligned buffer that compiled code reads and writes in place. The first value
+first value, and one ``StateBuffer`` that compiled code reads and writes in place. The first value
 is drawn when somebody first needs it, so loading a checkpoint first draws nothing.
 
-Locking: whoever reads or writes the buffer holds ``lock``; several cells are locked in order of
-``serial``.
+The lock is the buffer's (many readers or one writer).
 """
 
 from __future__ import annotations
@@ -22,15 +21,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from graphc.errors import DTypeError, ShapeError, StateError
+from graphc.memory import StateBuffer
 from graphc.philox import Key, draw_key, key_of_seed
 from graphc.types import DType, SourceLoc, TensorType, dtype_of
 
-__all__ = ["Initializer", "StateCell", "aligned_empty", "coerce_array", "seed_initial_values"]
+__all__ = ["Initializer", "StateCell", "coerce_array", "seed_initial_values"]
 
 Initializer = Callable[[tuple[int, ...], DType, Key], NDArray[Any]]
-
-#: bytes; a cache line and the widest vector register
-ALIGNMENT = 64
 
 #: the fourth counter word that keeps initial values apart from draws (0), loop iterations (1) and
 #: lanes (2)
@@ -38,6 +35,9 @@ _INITIAL_VALUE_TAG = 3
 _LANE_TAG = 2
 
 _serials = itertools.count()
+
+#: held while a buffer comes into being, so that two threads do not make two
+_creation = threading.RLock()
 
 
 @dataclass
@@ -71,7 +71,7 @@ class StateCell:
 
     >>> cell = StateCell("h", TensorType(dtype_of("f32"), (2,)))
     >>> cell.set([1, 2]); cell.numpy(), cell.version
-    (array([1., 2.], dtype=float32), 1)
+    (array([1., 2.], dtype=float32), 0)
     >>> cell.reset(); cell.numpy()
     array([0., 0.], dtype=float32)
     """
@@ -81,7 +81,6 @@ class StateCell:
         "_key",
         "batch_axes",
         "initial",
-        "lock",
         "name",
         "saved",
         "serial",
@@ -89,7 +88,6 @@ class StateCell:
         "source",
         "trainable",
         "type",
-        "version",
     )
 
     def __init__(
@@ -116,10 +114,8 @@ class StateCell:
         )
         self.trainable, self.saved, self.batch_axes = trainable, saved, batch_axes
         self.serial = next(_serials)
-        self.version = 0
-        self.lock = threading.RLock()
         self._key = _next_initial_key() if callable(initial) else None
-        self._buffer: NDArray[Any] | None = None
+        self._buffer: StateBuffer | None = None
 
     @property
     def device(self) -> str:
@@ -132,42 +128,44 @@ class StateCell:
         return self._buffer is not None
 
     @property
-    def buffer(self) -> NDArray[Any]:
-        """Its bytes themselves: C-contiguous, 64-byte aligned, never moved. Hold ``lock``; count
-        writes by ``touch``.
-        """
-        with self.lock:
-            if self._buffer is None:
-                self._buffer = self._aligned(self._first_value())
-            return self._buffer
+    def buffer(self) -> StateBuffer:
+        """Its bytes and their lock, with the first value drawn; they never move."""
+        if self._buffer is None:
+            self._materialize(None)
+        return self._buffer  # type: ignore[return-value]
+
+    @property
+    def version(self) -> int:
+        """Counts the writes, those of compiled code included."""
+        return 0 if self._buffer is None else self._buffer.version
 
     def numpy(self) -> NDArray[Any]:
         """A copy of its value."""
-        with self.lock:
-            return self.buffer.copy()
+        return self.buffer.numpy()
 
     def set(self, value: ArrayLike) -> None:
         """Overwrite its value; shape and type must fit (Python numbers, and narrower types of one
         kind, widen).
         """
         array = coerce_array(value, self.type, f"{self.kind} {self.name!r}", self.source)
-        with self.lock:
-            if self._buffer is None:
-                self._buffer = self._aligned(array)
-            else:
-                np.copyto(self._buffer, array)
-            self.version += 1
+        if not self._materialize(array):
+            self.buffer.set(array)
 
     def reset(self) -> None:
         """Back to the first value; a drawn one is the same numbers again."""
-        with self.lock:
-            if self._buffer is not None:
-                np.copyto(self._buffer, self._first_value())
-                self.version += 1
+        if self._buffer is not None:
+            self._buffer.set(self._first_value())
 
-    def touch(self) -> None:
-        """Note that compiled code wrote the buffer: packed copies of the old value are stale."""
-        self.version += 1
+    def _materialize(self, value: NDArray[Any] | None) -> bool:
+        """Make the buffer if there is none, holding ``value`` or the first value; False if there
+        was.
+        """
+        with _creation:
+            if self._buffer is not None:
+                return False
+            first = self._first_value() if value is None else value
+            self._buffer = StateBuffer(self.type, first)
+            return True
 
     @property
     def kind(self) -> str:
@@ -207,21 +205,8 @@ class StateCell:
             )
         return drawn.astype(self.type.dtype.numpy)
 
-    def _aligned(self, value: NDArray[Any]) -> NDArray[Any]:
-        buffer = aligned_empty(self.shape, self.type.dtype)
-        np.copyto(buffer, value)
-        return buffer
-
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name or '?'}: {self.type}>"
-
-
-def aligned_empty(shape: tuple[int, ...], dtype: DType) -> NDArray[Any]:
-    """An uninitialized C-contiguous array whose data starts on a cache line."""
-    nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + nbytes].view(dtype.numpy).reshape(shape)
 
 
 def coerce_array(
