@@ -6,13 +6,16 @@ rows, as ``graphc.train.evaluate`` does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Batches", "batches", "row_count"]
+__all__ = ["Batches", "Transform", "batches", "row_count"]
+
+#: augmentation: (generator, the batch's arrays) -> arrays
+Transform = Callable[..., tuple[NDArray[Any], ...]]
 
 
 class Batches:
@@ -26,11 +29,13 @@ class Batches:
         shuffle: bool = False,
         seed: int = 0,
         drop_last: bool = False,
+        transform: Transform | None = None,
     ) -> None:
         if size < 1:
             raise ValueError(f"batches: a batch has at least one row, not {size}")
         self.arrays, self.size = arrays, size
         self.shuffle, self.seed, self.drop_last = shuffle, seed, drop_last
+        self.transform = transform
         self.rows = row_count("batches", arrays)
         self.epoch = 0  # of the next iteration; assign it to go on after a restart
 
@@ -39,9 +44,8 @@ class Batches:
         return self.rows // self.size if self.drop_last else -(-self.rows // self.size)
 
     def __iter__(self) -> Iterator[tuple[NDArray[Any], ...]]:
-        order = self.order(self.epoch)
-        self.epoch += 1
-        return self._batches(order)
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        return self._batches(epoch)
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """The order of the rows in ``epoch``, a function of the seed and the epoch alone.
@@ -54,12 +58,15 @@ class Batches:
             return np.arange(self.rows)
         return np.random.default_rng((self.seed, epoch)).permutation(self.rows)
 
-    def _batches(self, order: NDArray[np.int64]) -> Iterator[tuple[NDArray[Any], ...]]:
+    def _batches(self, epoch: int) -> Iterator[tuple[NDArray[Any], ...]]:
+        order = self.order(epoch)
+        generator = np.random.default_rng((self.seed, epoch, 1))
         for start in range(0, len(self) * self.size, self.size):
             stop = min(start + self.size, self.rows)
             # without shuffling a batch is a view: nothing is copied
             rows = order[start:stop] if self.shuffle else slice(start, stop)
-            yield tuple(array[rows] for array in self.arrays)
+            batch = tuple(array[rows] for array in self.arrays)
+            yield self.transform(generator, *batch) if self.transform else batch
 
 
 def batches(
@@ -67,11 +74,14 @@ def batches(
     shuffle: bool = False,
     seed: int = 0,
     drop_last: bool = False,
+    transform: Transform | None = None,
 ) -> Batches:
     """Batches of rows: ``batches(X, Y, 64)``; arrays share axis 0, the last one may be partial.
 
     ``shuffle=True`` draws a new order for each epoch from ``seed`` and the epoch's number.
-    ``drop_last`` leaves a partial last batch out. Raises ValueError when row counts differ.
+    ``drop_last`` leaves a partial last batch out. ``transform(generator, *arrays) -> arrays``
+    augments each batch; its generator too is drawn from the seed and the epoch. Raises ValueError
+    when row counts differ.
 
     >>> x = np.arange(5)
     >>> [rows.tolist() for (rows,) in batches(x, 2)]
@@ -88,6 +98,7 @@ def batches(
         shuffle=shuffle,
         seed=seed,
         drop_last=drop_last,
+        transform=transform,
     )
 
 

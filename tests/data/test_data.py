@@ -47,6 +47,20 @@ def test_resuming_at_an_epoch() -> None:
     assert next(iter(resumed))[0].tolist() == orders[2]
 
 
+def test_transform_sees_each_batch_and_repeats() -> None:
+    def noisy(generator: np.random.Generator, x: np.ndarray, y: np.ndarray) -> tuple:
+        return x + generator.normal(size=x.shape), y
+
+    x, y = np.zeros(10), np.arange(10)
+    one, two = (batches(x, y, 4, seed=3, transform=noisy) for _ in range(2))
+    first, again, second = list(one), list(two), list(one)
+    assert [len(b[0]) for b in first] == [4, 4, 2]
+    assert all((a[0] == b[0]).all() for a, b in zip(first, again, strict=True))
+    assert (first[0][0] != first[1][0]).all()
+    assert (first[0][0] != second[0][0]).all()
+    assert np.concatenate([b[1] for b in first]).tolist() == y.tolist()
+
+
 def test_unshuffled_batches_are_views_of_any_dtype() -> None:
     x = np.arange(6, dtype=np.uint8)
     (batch,) = next(iter(batches(x, 3)))

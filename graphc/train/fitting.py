@@ -1,0 +1,194 @@
+"""The training loop: epochs of steps, a measure after each, stopping when it no longer improves.
+
+::
+
+    for each epoch:  step(*batch) for each batch  ->  means of its outputs
+                     evaluate(...)                ->  the monitored measure  ->  best so far?
+                     callbacks(epoch)             ->  True stops
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence, Sized
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from graphc import tree
+from graphc.train.measuring import Means, as_arguments, evaluate
+from graphc.train.progress import Progress
+
+__all__ = ["Epoch", "History", "fit"]
+
+
+class Restorable(Protocol):
+    """What has a state to go back to: a Module, an optimizer."""
+
+    def state_dict(self) -> Any: ...
+    def load_state_dict(self, state: Any, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch gave. ``number`` counts from 1; ``seconds`` are of its steps alone."""
+
+    number: int
+    steps: int
+    seconds: float
+    training: Any  # means of the step's outputs, structured like them; NaN where it has none
+    measures: Any  # of ``evaluate``, or None
+    best: bool  # the monitored measure is the best so far
+
+
+@dataclass(frozen=True)
+class History:
+    """Every epoch of a run."""
+
+    epochs: tuple[Epoch, ...]
+    stopped_early: bool = False
+
+    @property
+    def best(self) -> Epoch:
+        """The last epoch that improved the monitored measure; without one, the last epoch."""
+        improved = [epoch for epoch in self.epochs if epoch.best]
+        return improved[-1] if improved else self.epochs[-1]
+
+    @property
+    def seconds_per_step(self) -> float:
+        """The median epoch's; the first one compiles."""
+        each = sorted(e.seconds / e.steps for e in self.epochs if e.steps)
+        return each[len(each) // 2] if each else math.nan
+
+
+Callback = Callable[[Epoch], "bool | None"]
+
+
+@dataclass
+class _Monitor:
+    """Follows one measure: whether it improved, and how many epochs ago."""
+
+    name: str | None
+    larger_is_better: bool
+    keep: Sequence[Restorable]
+    value: float | None = None
+    waited: int = 0
+    kept: list[Any] = field(default_factory=list)
+
+    def improved(self, measures: Any) -> bool:
+        new = _measure(measures, self.name)
+        sign = 1 if self.larger_is_better else -1
+        # NaN is never better, and anything is better than nothing
+        better = not math.isnan(new) and (self.value is None or sign * new > sign * self.value)
+        self.waited = 0 if better else self.waited + 1
+        if better:
+            self.value = new
+            self.kept = [thing.state_dict() for thing in self.keep]
+        return better
+
+    def restore(self) -> None:
+        for thing, state in zip(self.keep, self.kept, strict=False):
+            thing.load_state_dict(state)
+
+
+def fit(
+    step: Callable[..., Any],
+    batches: Iterable[Any],
+    *,
+    epochs: int,
+    evaluate: tuple[Callable[..., Any], Iterable[Any]] | None = None,
+    monitor: str | None = None,
+    larger_is_better: bool = False,
+    patience: int | None = None,
+    keep_best: Sequence[Restorable] = (),
+    callbacks: Sequence[Callback] = (),
+    progress: bool = True,
+) -> History:
+    """Call ``step`` on every batch, ``epochs`` times; returns what each epoch gave.
+
+    ``batches`` is iterated anew each epoch (``graphc.data.batches`` reshuffles then).
+    ``evaluate=(executable, batches)`` measures after each epoch; ``monitor`` names the entry of
+    its outputs that is watched (needed where there are several), the smaller the better unless
+    ``larger_is_better``. After ``patience`` epochs without improvement training stops.
+    ``keep_best`` (modules, optimizers) get back their state of the best epoch at the end.
+    ``callbacks`` see each ``Epoch``; one that returns True ends the run. ``progress`` draws a bar.
+
+    >>> losses = iter([3.0, 1.0, 2.0, 2.0, 2.0])
+    >>> test = lambda rows: next(losses), [([0.0],)]
+    >>> run = fit(sum, [([1.0, 2.0],)], epochs=9, evaluate=test, patience=2, progress=False)
+    >>> len(run.epochs), run.best.number, run.stopped_early
+    (4, 2, True)
+    """
+    _check_arguments(epochs, evaluate, monitor, patience, keep_best)
+    watch = _Monitor(monitor, larger_is_better, keep_best)
+    done: list[Epoch] = []
+    stopped = False
+    with Progress(epochs, _length(batches), shown=progress) as bar:
+        while len(done) < epochs and not stopped:
+            epoch = _run_epoch(len(done) + 1, step, batches, evaluate, watch, bar)
+            done.append(epoch)
+            bar.epoch_done(epoch.training, epoch.measures, epoch.best)
+            # every callback sees the epoch, so no short circuit
+            asked = [callback(epoch) is True for callback in callbacks]
+            stopped = any(asked) or (patience is not None and watch.waited >= patience)
+    watch.restore()
+    return History(tuple(done), stopped_early=stopped and len(done) < epochs)
+
+
+def _run_epoch(
+    number: int,
+    step: Callable[..., Any],
+    batches: Iterable[Any],
+    test: tuple[Callable[..., Any], Iterable[Any]] | None,
+    watch: _Monitor,
+    bar: Progress,
+) -> Epoch:
+    means = Means("fit")
+    steps, seconds = 0, 0.0
+    for batch in batches:
+        arguments = as_arguments(batch)
+        start = time.perf_counter()
+        outputs = step(*arguments)
+        seconds += time.perf_counter() - start
+        means.add(outputs, len(arguments[0]))
+        steps += 1
+        bar.advance()
+    measures = None if test is None else evaluate(*test)
+    best = test is not None and watch.improved(measures)
+    return Epoch(number, steps, seconds, means.result(), measures, best)
+
+
+def _check_arguments(
+    epochs: int,
+    test: object,
+    monitor: str | None,
+    patience: int | None,
+    keep_best: Sequence[Restorable],
+) -> None:
+    if epochs < 1:
+        raise ValueError(f"fit: epochs must be at least 1, not {epochs}")
+    if patience is not None and patience < 1:
+        raise ValueError(f"fit: patience must be at least 1 epoch, not {patience}")
+    if test is None and (monitor is not None or patience is not None or keep_best):
+        raise ValueError(
+            "fit: monitor, patience and keep_best need evaluate=(executable, batches) to watch"
+        )
+
+
+def _measure(measures: Any, name: str | None) -> float:
+    """The monitored scalar among the outputs of ``evaluate``."""
+    if name is None:
+        values = tree.leaves(measures)
+        if len(values) != 1:
+            raise ValueError(
+                f"fit: evaluate gives {len(values)} measures, so say which one to watch: monitor="
+            )
+        return float(values[0])
+    if not isinstance(measures, dict) or name not in measures:
+        names = list(measures) if isinstance(measures, dict) else type(measures).__name__
+        raise ValueError(f"fit: monitor={name!r} is not among the measures of evaluate: {names}")
+    return float(measures[name])
+
+
+def _length(batches: Iterable[Any]) -> int | None:
+    return len(batches) if isinstance(batches, Sized) else None
