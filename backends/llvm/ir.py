@@ -299,6 +299,11 @@ class Module:
             kind = "void" if result is None else str(result)
             self._declared[name] = f"declare {kind} @{name}({', '.join(map(str, parameters))})"
 
+    def declare_text(self, name: str, text: str) -> None:
+        """A declaration that ``declare`` cannot spell."""
+        if name not in self._defined:
+            self._declared[name] = text
+
     def add(self, function: Function, terminator: str = "ret void") -> None:
         self._defined.add(function.name)
         self._declared.pop(function.name, None)

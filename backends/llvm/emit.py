@@ -1,0 +1,436 @@
+"""Kernel + Tiling -> one native function, by walking its nest.
+
+The function runs grid blocks ``begin <= b < end``. Its argument table has one 8-byte slot per input, output, size
+(value), scalar (pointer), then the error record's address and the number of its first check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphc.backends.llvm import access, fold
+from graphc.backends.llvm.context import I1, I64, Context, Coordinate, Position, memory_type, register_type
+from graphc.backends.llvm.ir import PTR, Function, Module, V, literal
+from graphc.backends.llvm.target import Target
+from graphc.kernel.terms import AxisIndex, Kernel, Load, Term
+from graphc.nest import (
+    Accumulate,
+    Begin,
+    Buffer,
+    End,
+    Fill,
+    Keep,
+    Let,
+    Loop,
+    Nest,
+    Pass,
+    Recall,
+    Step,
+    Tiling,
+    Update,
+    UpdateHeld,
+    Verify,
+    Write,
+    build_nest,
+)
+from graphc.types import DType, Extent
+
+__all__ = ["EmittedKernel", "emit_kernel"]
+
+
+@dataclass(frozen=True)
+class EmittedKernel:
+    """LLVM IR of a kernel. ``grid`` is the number of its blocks, ``scratch_bytes`` what a worker must own."""
+
+    symbol: str
+    ir: str
+    grid: Extent
+    scratch_bytes: Extent
+
+
+def emit_kernel(kernel: Kernel, tiling: Tiling, target: Target, symbol: str = "kernel") -> EmittedKernel:
+    """Machine-independent text for the target's code generator. KernelError where the tiling does not fit."""
+    nest = build_nest(kernel, tiling)
+    module = Module()
+    module.functions.append("@zeros = private constant [64 x i8] zeroinitializer, align 64")
+    function = Function(
+        module, symbol, [("ptr", "args"), ("i64", "begin"), ("i64", "end"), ("ptr", "worker")], attributes="#0"
+    )
+    context = Context(nest, target, module, function)
+    emitter = _Emitter(context)
+    emitter.run()
+    module.add(function)
+    # no_signed_zeros etc. are never set: the bits are the promise
+    width = target.vector_bits
+    module.functions.append(
+        f'attributes #0 = {{ nounwind "target-cpu"="{target.cpu}" "target-features"="{target.features}" '
+        f'"prefer-vector-width"="{width}" "min-legal-vector-width"="{width}" }}'
+    )
+    return EmittedKernel(symbol, module.text(), grid_blocks(nest), emitter.scratch_bytes)
+
+
+def grid_blocks(nest: Nest) -> Extent:
+    """The number of grid blocks: the product over blocked axes of extent / block, rounded up."""
+    total: Extent = 1
+    for axis in nest.grid:
+        total = total * _block_count(nest, axis)
+    return total
+
+
+def _block_count(nest: Nest, axis: str) -> Extent:
+    block = nest.tiling.block[axis]
+    return (nest.kernel.extents[axis] + (block - 1)) // block
+
+
+class _Emitter:
+    def __init__(self, context: Context) -> None:
+        self.k, self.f, self.nest = context, context.f, context.nest
+        self.states: dict[fold.StateKey, V] = {}
+        self.ranges: dict[str, _Range] = {}  # of blocked axes, in the open block
+        self.layouts, self.scratch_bytes = _layout_buffers(context)
+
+    # -- the function
+    def run(self) -> None:
+        self.arguments()
+        self.steps(self.nest.prologue)
+        start, stop = V("%begin", I64), V("%end", I64)
+        with self.f.loop(start, stop, 1) as loop:
+            self.k.push()
+            self.k.born(loop.index)
+            self.block(loop.index)
+            self.steps(self.nest.body)
+            self.k.pop()
+
+    def arguments(self) -> None:
+        k, f = self.k, self.f
+        table = V("%args", PTR)
+
+        def slot(number: int, type_: object = PTR) -> V:
+            return k.born(f.load(type_, f.offset(table, number, "i64"), 8))  # type: ignore[arg-type]
+
+        number = 0
+        for tensor in (*k.kernel.inputs, *k.kernel.outputs):
+            k.pointers[tensor.name] = slot(number)
+            number += 1
+        for size in k.kernel.sizes:
+            k.sizes[size.name] = slot(number, I64)
+            number += 1
+        for scalar in k.kernel.scalars:
+            raw = f.load(memory_type(scalar.dtype), slot(number), scalar.dtype.itemsize)
+            k.scalars[scalar.name] = k.born(access.from_memory(k, raw, scalar.dtype))
+            number += 1
+        if k.kernel.checks:
+            k.error, k.check_base = slot(number), slot(number + 1, I64)
+        if self.layouts:
+            k.scratch = k.born(f.load(PTR, V("%worker", PTR), 8))
+
+    def block(self, number: V) -> None:
+        """Where this block lies on each blocked axis; the last axis of the grid varies fastest."""
+        k, rest = self.k, number
+        for axis in reversed(self.nest.grid):
+            block, extent = self.nest.tiling.block[axis], k.kernel.extents[axis]
+            count = _block_count(self.nest, axis)
+            at = rest
+            if axis != self.nest.grid[0]:
+                at = k.born(self.f.binary("urem", rest, k.extent(count)))
+                rest = k.born(self.f.binary("udiv", rest, k.extent(count)))
+            if count == 1:
+                self.ranges[axis] = self.whole(extent)
+                continue
+            start = k.multiply(at, literal(block, I64))
+            past = k.add(start, block)
+            if isinstance(extent, int) and extent % block == 0:
+                self.ranges[axis] = _Range(start, past, block)
+            else:
+                self.ranges[axis] = _Range(start, k.minimum(past, k.extent(extent)), None)
+
+    def whole(self, extent: Extent) -> _Range:
+        return _Range(literal(0, I64), self.k.extent(extent), extent if isinstance(extent, int) else None)
+
+    # -- steps
+    def steps(self, steps: Sequence[Step]) -> None:
+        for number, step in enumerate(steps):
+            match step:
+                case Let(term=term):
+                    self.let(term)
+                case Loop():
+                    self.loop(step)
+                case Begin(of=trip):
+                    self.begin(trip, steps[number + 1])
+                case Update(of=trip):
+                    fold.update(self.k, trip, self.states)
+                case UpdateHeld(of=trip, member=member, state=n, buffer=buffer):
+                    start, sizes = self.place(buffer, ())
+                    fold.update_held(self.k, trip, member, n, buffer, start, sizes)
+                case End(of=trip):
+                    fold.end(self.k, trip, self.states)
+                case Accumulate():
+                    fold.accumulate(self.k, step, self.states, self.keep)
+                case Keep(term=term, buffer=buffer):
+                    for position in self.k.positions(term.axes):
+                        self.keep(buffer, position, self.k.value(term, position), term.dtype)
+                case Recall(term=term, buffer=buffer):
+                    for position in self.k.positions(term.axes):
+                        self.k.bind(term, position, self.recall(buffer, position, term.dtype))
+                case Fill():
+                    self.fill(step)
+                case Write(store=store):
+                    for position in self.k.positions(store.axes):
+                        access.emit_store(self.k, store, position)
+                case Verify(check=check):
+                    for position in self.k.positions(check.axes):
+                        self.verify(check.pred, self.k.kernel.checks.index(check), position)
+
+    def let(self, term: Term) -> None:
+        k = self.k
+        for position in k.positions(term.axes):
+            if isinstance(term, Load):
+                k.bind(term, position, access.emit_load(k, term, position))
+            else:
+                args = [k.value(a, position) for a in term.operands]
+                dtypes = [a.dtype for a in term.operands]
+                k.bind(term, position, k.apply(term.op, args, dtypes, term.dtype))  # type: ignore[attr-defined]
+
+    def begin(self, trip: Pass, loop: Step) -> None:
+        tile = 1
+        while isinstance(loop, Loop):
+            tile *= loop.tile if loop.axis in trip.over else 1
+            loop = next((s for s in loop.body if isinstance(s, Loop) and trip in s.passes), loop.body[-1])
+        for (member, n), buffer in trip.held.items():
+            self.clear(member, n, buffer)
+        self.states.update(fold.begin(self.k, trip, tile))
+
+    def verify(self, pred: Term, number: int, position: Position) -> None:
+        k, f = self.k, self.f
+        holds = k.value(pred, position)
+        fails = f.binary("xor", holds, literal(True, holds.type))
+        valid = k.conjunction([fails, k.tail(pred.axes, position)])
+        assert valid is not None and k.error is not None and k.check_base is not None
+        if valid.type.lanes > 1:
+            valid = f.intrinsic("vector.reduce.or", valid, result=I1)
+        with f.when(valid):
+            code = f.binary("add", k.check_base, literal(number + 1, I64))
+            f.line(f"cmpxchg {k.error}, i64 0, {code} monotonic monotonic")
+
+    # -- loops
+    def loop(self, step: Loop) -> None:
+        """Whole tiles first, then what is left: a smaller tile with its last lanes masked, or point by point."""
+        for scan in step.scans:
+            self.states.update(fold.scan_states(self.k, scan))
+        span = self.range(step)
+        lanes = self.k.lanes if step.vector else 1
+        if span.length is not None:
+            self.fixed_loop(step, span.start, span.stop, span.length, lanes)
+        else:
+            self.open_loop(step, span.start, span.stop, lanes)
+        self.states = {key: v for key, v in self.states.items() if key.of not in step.scans}
+
+    def range(self, step: Loop) -> _Range:
+        k = self.k
+        if step.blocked:
+            return self.ranges[step.axis]
+        span = self.whole(k.kernel.extents[step.axis])
+        if step.lower is None and step.upper is None:
+            return span
+        start, stop = span.start, span.stop
+        if step.lower is not None:
+            start = k.maximum(start, access.index_value(k, step.lower, ()))
+        if step.upper is not None:
+            stop = k.minimum(stop, access.index_value(k, step.upper, ()))
+        return _Range(start, stop, None)
+
+    def fixed_loop(self, step: Loop, start: V, stop: V, length: int, lanes: int) -> None:
+        points = step.tile * lanes
+        whole, rest = divmod(length, points)
+        after = self.k.add(start, whole * points)
+        if whole == 1:
+            self.body(step, start, step.tile, lanes, None, None)
+        elif whole:
+            self.body_loop(step, start, after, step.tile, lanes, None, nonempty=True)
+        if rest:
+            tile = -(-rest // lanes)
+            mask = self.lane_mask(rest % lanes, lanes) if rest % lanes else None
+            self.body(step, after, tile, lanes, stop, mask)
+
+    def open_loop(self, step: Loop, start: V, stop: V, lanes: int) -> None:
+        """A loop whose length only the run knows; a rest that is known (the last block's) still gets its own tile."""
+        k, points = self.k, step.tile * lanes
+        extent = k.kernel.extents[step.axis]
+        if points == 1:
+            self.body_loop(step, start, stop, 1, 1, None)
+            return
+        length = k.born(self.f.binary("sub", stop, start))
+        whole = k.born(self.f.binary("sdiv", length, literal(points, I64)))
+        after = k.add(start, k.multiply(whole, literal(points, I64)))
+        self.body_loop(step, start, after, step.tile, lanes, None)
+        block = self.nest.tiling.block.get(step.axis, 0)
+        if step.blocked and isinstance(extent, int) and block % points == 0:
+            rest = extent % points
+            if rest:
+                mask = self.lane_mask(rest % lanes, lanes) if rest % lanes else None
+                self.body_loop(step, after, stop, -(-rest // lanes), lanes, mask)
+            return
+        if step.tile > 1:
+            left = k.born(self.f.binary("sub", stop, after))
+            vectors = k.born(self.f.binary("sdiv", left, literal(lanes, I64)))
+            last = k.add(after, k.multiply(vectors, literal(lanes, I64)))
+            self.body_loop(step, after, last, 1, lanes, None)
+            after = last
+        if lanes > 1:
+            left = k.born(self.f.binary("sub", stop, after))
+            steps = V("<" + ", ".join(f"i64 {n}" for n in range(lanes)) + ">", I64._replace(lanes=lanes))
+            mask = k.born(self.f.compare("slt", steps, k.splat(left, lanes)))
+            self.body_loop(step, after, stop, 1, lanes, mask)
+
+    def lane_mask(self, valid: int, lanes: int) -> V:
+        bits = ", ".join(f"i1 {'true' if n < valid else 'false'}" for n in range(lanes))
+        return V(f"<{bits}>", I1._replace(lanes=lanes))
+
+    def body_loop(
+        self, step: Loop, start: V, stop: V, tile: int, lanes: int, mask: V | None, *, nonempty: bool = False
+    ) -> None:
+        """A native loop around the body, with the states of the step's passes and scans carried through it."""
+        members = {m for trip in step.passes for m in trip.members} | set(step.scans)
+        keys = [key for key in self.states if key.of in members]
+        carried = [self.states[key] for key in keys]
+        with self.f.loop(start, stop, tile * lanes, carried, nonempty=nonempty) as loop:
+            self.k.push()
+            self.k.born(loop.index)
+            for key, value in zip(keys, loop.carried, strict=True):
+                self.states[key] = self.k.born(value)
+            base = loop.index
+            if step.reverse:  # the index counts up, the point goes down
+                last = self.f.binary("sub", stop, literal(1, I64))
+                top = self.f.binary("add", start, last)
+                base = self.k.born(self.f.binary("sub", top, base))
+            self.inside(step, base, tile, lanes, stop if mask is not None else None, mask)
+            loop.next = [self.states[key] for key in keys]
+            self.k.pop()
+        for key, value in zip(keys, loop.results, strict=True):
+            self.states[key] = self.k.born(value)
+
+    def body(self, step: Loop, base: V, tile: int, lanes: int, end: V | None, mask: V | None) -> None:
+        self.k.push()
+        self.inside(step, base, tile, lanes, end, mask)
+        self.k.pop()
+
+    def inside(self, step: Loop, base: V, tile: int, lanes: int, end: V | None, mask: V | None) -> None:
+        coordinates = self.k.coordinates
+        hidden = coordinates.pop(step.axis, None)
+        coordinates[step.axis] = Coordinate(step.axis, base, tile, lanes, end, mask)
+        self.steps(step.body)
+        del coordinates[step.axis]
+        if hidden is not None:
+            coordinates[step.axis] = hidden
+
+    # -- scratch
+    def place(self, buffer: Buffer, position: Position) -> tuple[V, dict[str, Extent]]:
+        """Where a buffer starts for a position of the axes outside it, and its padded extents."""
+        layout = self.layouts[buffer]
+        assert self.k.scratch is not None
+        start = self.k.hoisted(
+            ("buffer", buffer.name), (self.k.scratch,),
+            lambda: self.f.offset(self.k.scratch, self.k.extent(layout.offset), "i8"),  # type: ignore[arg-type]
+        )
+        return start, layout.sizes
+
+    def keep(self, buffer: Buffer, position: Position, value: V, dtype: DType) -> None:
+        pointer, type_ = self.scratch_address(buffer, position, dtype)
+        wide = self.k.splat(value, type_.lanes)
+        self.f.store(access.to_memory(self.k, wide, dtype), pointer, dtype.itemsize)
+
+    def recall(self, buffer: Buffer, position: Position, dtype: DType) -> V:
+        pointer, type_ = self.scratch_address(buffer, position, dtype)
+        return access.from_memory(self.k, self.f.load(type_, pointer, dtype.itemsize), dtype)
+
+    def scratch_address(self, buffer: Buffer, position: Position, dtype: DType) -> tuple[V, object]:
+        """Elements are single where the buffer's axes include the one in lanes, else whole vectors."""
+        k = self.k
+        start, sizes = self.place(buffer, position)
+        vector = k.vector
+        inside = vector is not None and vector.axis in buffer.axes
+        type_ = memory_type(dtype, k.lanes if k.is_vector(buffer.term.axes) else 1)
+        outer = tuple((a, n) for a, n in position if a not in buffer.axes)
+        number = self.k.positions(frozenset(a for a, _ in outer)).index(outer) if outer else 0
+        element = memory_type(dtype) if inside or type_.lanes == 1 else type_
+        span: Extent = number * (element.lanes * dtype.itemsize)
+        for axis in buffer.axes:
+            span = span * sizes[axis]
+        if number:
+            start = self.f.offset(start, k.extent(span), "i8")
+        return access.buffer_address(k, buffer, start, buffer.axes, sizes, position, element), type_
+
+    def clear(self, member: Term, n: int, buffer: Buffer) -> None:
+        """Set a held state to its identity."""
+        dtype = buffer.term.dtype
+        start, sizes = self.place(buffer, ())
+        total: Extent = 1
+        for axis in buffer.axes:
+            total = total * sizes[axis]
+        with self.f.loop(literal(0, I64), self.k.extent(total), 1) as loop:
+            pointer = self.f.offset(start, loop.index, str(memory_type(dtype)))
+            zero = access.to_memory(self.k, fold.identity(self.k, member, n), dtype)  # type: ignore[arg-type]
+            self.f.store(zero, pointer, dtype.itemsize)
+
+    # -- outputs that start from a constant
+    def fill(self, step: Fill) -> None:
+        tensor = self.k.kernel.tensors[step.tensor]
+        assert tensor.init is not None
+        dtype = tensor.type.dtype
+        value = access.to_memory(self.k, literal(tensor.init, register_type(dtype)), dtype)
+        extents, steps = tensor.type.shape, access.strides(tensor.type.shape)
+
+        def descend(dimension: int, pointer: V) -> None:
+            if dimension == len(extents):
+                self.f.store(value, pointer, dtype.itemsize)
+                return
+            term = step.index[dimension]
+            start, stop = literal(0, I64), self.k.extent(extents[dimension])
+            if isinstance(term, AxisIndex):
+                start, stop = self.span(self.k.coordinates[term.axis])
+            with self.f.loop(start, stop, 1) as loop:
+                by = self.f.binary("mul", loop.index, self.k.extent(steps[dimension]))
+                descend(dimension + 1, self.f.offset(pointer, by, str(memory_type(dtype))))
+
+        descend(0, self.k.pointers[step.tensor])
+
+    def span(self, c: Coordinate) -> tuple[V, V]:
+        past = self.f.binary("add", c.base, literal(c.tile * c.lanes, I64))
+        return c.base, past if c.end is None else c.end
+
+
+@dataclass(frozen=True)
+class _Range:
+    """Where a loop runs, and its length where that is known."""
+
+    start: V
+    stop: V
+    length: int | None
+
+
+@dataclass(frozen=True)
+class _Layout:
+    offset: Extent
+    sizes: dict[str, Extent]
+
+
+def _layout_buffers(k: Context) -> tuple[dict[Buffer, _Layout], Extent]:
+    """Offsets of scratch buffers: the last axis padded to whole vectors, room for every outer position and lane."""
+    layouts: dict[Buffer, _Layout] = {}
+    offset: Extent = 0
+    for buffer in k.nest.buffers:
+        sizes: dict[str, Extent] = {a: k.kernel.extents[a] for a in buffer.axes}
+        last = buffer.axes[-1]
+        sizes[last] = (sizes[last] + (k.lanes - 1)) // k.lanes * k.lanes
+        total: Extent = buffer.term.dtype.itemsize
+        for axis in buffer.axes:
+            total = total * sizes[axis]
+        outer = [a for a in buffer.term.axes if a not in buffer.axes]
+        for axis in outer:
+            total = total * k.nest.tiling.tile.get(axis, 1)
+        if any(a in k.nest.tiling.vector for a in outer):
+            total = total * k.lanes
+        layouts[buffer] = _Layout(offset, sizes)
+        offset = offset + (total + 63) // 64 * 64
+    return layouts, offset

@@ -1,0 +1,282 @@
+"""Choosing a Tiling on a CPU: which axis runs in lanes, how large the register tile, how the grid is cut.
+
+Two ways to run a kernel are compared. *Across*: one parallel axis runs in lanes and reductions go point by point
+inside it (a GEMM with a contiguous right operand, a column sum). *Along*: each reduction runs in lanes along one of
+its own axes and merges them at the end (a row sum, a GEMM of two operands contiguous along k). Costs are counted in
+vector instructions; nothing here depends on the number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from graphc.backends.llvm.access import flat_offset
+from graphc.backends.llvm.context import vector_lanes
+from graphc.backends.llvm.target import Target
+from graphc.kernel.terms import Apply, Contract, Kernel, Load, Reduction, Store, Term
+from graphc.nest import Folding, Tiling
+from graphc.types import Extent
+
+__all__ = ["choose_tiling"]
+
+#: what a run-time extent counts as when costs are compared
+_UNKNOWN_EXTENT = 256
+#: scalar operations in a block below which cutting finer costs more than it spreads
+_BLOCK_WORK = 1 << 15
+_MAX_BLOCKS = 256
+_HOLD_BYTES = 64 * 1024
+_EXPENSIVE = frozenset(
+    "exp exp2 expm1 log log2 log1p tanh sigmoid erf sin cos tan pow / sqrt rsqrt bits atan".split()
+)
+
+
+def choose_tiling(kernel: Kernel, target: Target) -> Tiling:
+    """A good tiling from the kernel's indices and extents alone: the same on every run."""
+    plan = _Plan(kernel, target)
+    across = min(plan.parallel, key=plan.across_cost, default=None)
+    along, along_cost = plan.along()
+    if across is not None and plan.across_cost(across) <= along_cost:
+        return plan.tiling_across(across)
+    return plan.tiling_along(along)
+
+
+@dataclass(frozen=True)
+class _Access:
+    """A load or store, and how its address moves along each axis: 1 contiguous, 0 not at all, None anyhow."""
+
+    axes: frozenset[str]
+    steps: dict[str, int | None]
+
+    def step(self, axis: str) -> int | None:
+        return self.steps.get(axis, 0)
+
+
+class _Plan:
+    def __init__(self, kernel: Kernel, target: Target) -> None:
+        self.kernel, self.target = kernel, target
+        self.lanes = vector_lanes(kernel, target)
+        self.parallel = kernel.parallel
+        self.foldings = [t for t in kernel.terms if isinstance(t, (Contract, Reduction))]
+        self.loads = {t: _access(kernel, t) for t in kernel.terms if isinstance(t, Load)}
+        self.stores = [(s, _access(kernel, s)) for s in kernel.stores]
+        self.reads = {f: [self.loads[t] for t in _inner_loads(f.operands)] for f in self.foldings}
+        self.store_reads = [[self.loads[t] for t in _inner_loads(s.operands)] for s, _ in self.stores]
+        self.axis_order = [a for a, _ in kernel.axes]
+
+    # -- costs
+    def extent(self, axis: str) -> int:
+        extent = self.kernel.extents[axis]
+        return extent if isinstance(extent, int) else _UNKNOWN_EXTENT
+
+    def points(self, axes: Iterable[str]) -> float:
+        return math.prod(self.extent(a) for a in axes)
+
+    def cost(self, axes: frozenset[str], accesses: list[_Access], lane: str | None) -> float:
+        """Instructions to visit all points of some axes with one of them (or none) in lanes."""
+        points = self.points(axes)
+        if lane is None or lane not in axes:
+            return points * (1 + len(accesses))
+        extent = max(1, self.extent(lane))
+        vectors = points / extent * math.ceil(extent / self.lanes)
+        total = vectors
+        for access in accesses:
+            step = access.step(lane)
+            shared = 4.0 if access.axes < axes else 1.0  # a register tile reuses what lacks one of its axes
+            total += (vectors if step in (0, 1) else 2.0 * points) / shared
+        return total
+
+    def folding_axes(self, folding: Folding) -> frozenset[str]:
+        return folding.axes | frozenset(folding.over)
+
+    def across_cost(self, lane: str) -> float:
+        total = sum(self.cost(self.folding_axes(f), self.reads[f], lane) for f in self.foldings)
+        for (store, access), reads in zip(self.stores, self.store_reads, strict=True):
+            total += self.cost(store.axes, [access, *reads], lane)
+        if any(s.add and a.step(lane) != 1 for s, a in self.stores):
+            return math.inf  # lanes may meet at one element
+        if any(lane in s.axes and a.step(lane) == 0 for s, a in self.stores):
+            return math.inf
+        return total
+
+    def along(self) -> tuple[frozenset[str], float]:
+        """The best axis of each reduction and of each store's own loops."""
+        lanes: set[str] = set()
+        total = 0.0
+        for folding in self.foldings:
+            axes = self.folding_axes(folding)
+            best = min(folding.over, key=lambda a: (self.cost(axes, self.reads[folding], a), a))
+            merge = self.points(folding.axes) * 3 * math.log2(self.lanes)
+            with_lanes = self.cost(axes, self.reads[folding], best) + merge
+            alone = self.cost(axes, self.reads[folding], None)
+            if with_lanes < alone:
+                lanes.add(best)
+            total += min(with_lanes, alone)
+        for (store, access), reads in zip(self.stores, self.store_reads, strict=True):
+            free = [a for a in self.axis_order if a in store.axes and self.may_run_in_lanes(a, store, access)]
+            costs = {a: self.cost(store.axes, [access, *reads], a) for a in free if a not in self.parallel}
+            chosen = min(costs, key=costs.__getitem__, default=None)
+            alone = self.cost(store.axes, [access, *reads], None)
+            if chosen is not None and costs[chosen] < alone:
+                lanes.add(chosen)
+                total += costs[chosen]
+            else:
+                total += alone
+        return frozenset(lanes), total
+
+    def may_run_in_lanes(self, axis: str, store: Store, access: _Access) -> bool:
+        step = access.step(axis)
+        return step == 1 if store.add else step != 0
+
+    # -- tilings
+    def tiling_across(self, lane: str) -> Tiling:
+        tile: dict[str, int] = {}
+        vectors = math.ceil(self.extent(lane) / self.lanes)
+        budget = 12 if self.target.vector_registers <= 16 else 24
+        inside = [f for f in self.foldings if lane in f.axes]
+        rows = self.row_axis(lane, inside)
+        if inside and rows is not None:
+            each = max(1, budget // len(inside))
+            columns = min(2, vectors, each)
+            tile[rows] = max(1, min(each // columns, self.extent(rows)))
+            columns = max(columns, min(vectors, each // tile[rows]))
+            tile[lane] = columns
+        else:
+            tile[lane] = min(vectors, 4 if inside else self.map_vectors())
+        order = [a for a in self.axis_order if a not in (lane, rows)]
+        order += [lane] if rows is None else [lane, rows]
+        held_back = self.uneven_axes()
+        tile = {a: n for a, n in tile.items() if n > 1 and a not in held_back}
+        return Tiling(self.blocks(tile, lane), tile, frozenset({lane}), tuple(order), self.held(frozenset({lane})))
+
+    def tiling_along(self, lanes: frozenset[str]) -> Tiling:
+        tile: dict[str, int] = {}
+        product_like = [f for f in self.foldings if isinstance(f, Contract) and set(f.over) & lanes]
+        held_back = self.uneven_axes()
+        for folding in product_like:
+            rows = [a for a in self.axis_order if a in folding.axes and a in self.parallel]
+            reused = [a for a in rows if any(a not in r.axes for r in self.reads[folding])]
+            each = max(1, 12 // len(product_like))
+            if len(reused) >= 2 and each >= 4:
+                m, n = reused[-2:]
+                tile[n] = min(4, self.extent(n))
+                tile[m] = min(max(1, each // tile[n]), self.extent(m))
+            elif reused:
+                tile[reused[-1]] = min(4, each, self.extent(reused[-1]))
+        for lane in lanes:
+            vectors = math.ceil(self.extent(lane) / self.lanes)
+            tile.setdefault(lane, 1 if product_like else min(4, vectors))
+        tile = {a: n for a, n in tile.items() if n > 1 and a not in held_back}
+        reused_last = [a for a in tile if a in self.parallel]
+        order = [a for a in self.axis_order if a not in lanes and a not in reused_last]
+        order += [*reused_last[::-1], *(a for a in self.axis_order if a in lanes)]
+        return Tiling(self.blocks(tile, None), tile, lanes, tuple(order), self.held(lanes))
+
+    def uneven_axes(self) -> set[str]:
+        """Axes that loop bounds depend on: a register tile over them would turn the bounds into masks."""
+        found: set[str] = set()
+        for folding in self.foldings:
+            if folding.where is not None:
+                found |= folding.where.axes - set(folding.over)
+        return found
+
+    def row_axis(self, lane: str, inside: list[Folding]) -> str | None:
+        """The parallel axis that a register tile repeats: some operand must lack it."""
+        for axis in reversed(self.parallel):
+            if axis != lane and all(axis in f.axes for f in inside):
+                if any(axis not in r.axes for f in inside for r in self.reads[f]):
+                    return axis
+        return None
+
+    def map_vectors(self) -> int:
+        heavy = sum(1 for t in self.kernel.terms if isinstance(t, Apply) and t.op in _EXPENSIVE)
+        return 1 if heavy > 3 else 2 if heavy or len(self.kernel.terms) > 24 else 4
+
+    def work(self) -> float:
+        """Scalar operations of the whole kernel, roughly."""
+        total = sum(self.points(self.folding_axes(f)) * 2 for f in self.foldings)
+        for (store, _), reads in zip(self.stores, self.store_reads, strict=True):
+            total += self.points(store.axes) * (2 + len(reads))
+        heavy = [t for t in self.kernel.terms if isinstance(t, Apply) and t.op in _EXPENSIVE]
+        return total + sum(10 * self.points(t.axes) for t in heavy)
+
+    def blocks(self, tile: dict[str, int], lane: str | None) -> dict[str, int]:
+        """Cut parallel axes, outermost first, until there are enough blocks or they would be too small."""
+        wanted = min(_MAX_BLOCKS, int(self.work() // _BLOCK_WORK))
+        rows = [a for a in self.parallel if a != lane]
+        blocks: dict[str, int] = {}
+        symbolic = [a for a in self.parallel if not isinstance(self.kernel.extents[a], int)]
+        for axis in [*rows, *([lane] if lane in self.parallel and lane is not None else [])]:
+            if wanted <= 1 and axis not in symbolic:
+                continue
+            unit = tile.get(axis, 1) * (self.lanes if axis == lane else 1)
+            units = math.ceil(self.extent(axis) / unit)
+            pieces = max(1, min(units, wanted))
+            size = math.ceil(units / pieces) * unit
+            limit = self.cache_rows(axis, unit)
+            size = min(size, limit)
+            if size >= self.extent(axis) and axis not in symbolic:
+                continue
+            blocks[axis] = size
+            wanted = wanted // max(1, math.ceil(self.extent(axis) / size))
+        return blocks
+
+    def cache_rows(self, axis: str, unit: int) -> int:
+        """How many points of a row axis keep what a contraction reads for them in half of the second-level cache."""
+        limit = 1 << 40
+        for folding in self.foldings:
+            if not isinstance(folding, Contract) or axis not in folding.axes:
+                continue
+            bytes_a_row = 4 * self.points(folding.over)
+            limit = min(limit, max(unit, int(self.target.l2_bytes / 2 / bytes_a_row) // unit * unit))
+        return limit
+
+    def held(self, lanes: frozenset[str]) -> frozenset[str]:
+        """Definitions worth keeping between passes: dear to compute, read in several loops, small enough."""
+        names = {t: n for n, t in self.kernel.definitions}
+        sites: dict[Term, int] = {}
+        for root in [*self.foldings, *self.kernel.statements]:
+            for term in _inner_terms(root.operands):
+                sites[term] = sites.get(term, 0) + 1
+        kept: set[str] = set()
+        for term, count in sites.items():
+            bound = [a for a in term.axes if a in self.kernel.bound_axes]
+            if count < 2 or not bound or term not in names or not self.is_dear(term):
+                continue
+            extents: list[Extent] = [self.kernel.extents[a] for a in bound]
+            if all(isinstance(e, int) for e in extents) and term.dtype.itemsize * self.points(bound) <= _HOLD_BYTES:
+                kept.add(names[term])
+        return frozenset(kept)
+
+    def is_dear(self, term: Term) -> bool:
+        return isinstance(term, Contract) or (isinstance(term, Apply) and term.op in _EXPENSIVE)
+
+
+def _access(kernel: Kernel, access: Load | Store) -> _Access:
+    flat = flat_offset(kernel.tensors[access.tensor], access.index)
+    steps: dict[str, int | None] = {}
+    for axis, coefficient in flat.axes.items():
+        steps[axis] = 1 if coefficient == 1 else None
+    for atom in flat.atoms:
+        for axis in atom.axes:
+            steps[axis] = None
+    return _Access(access.axes, steps)
+
+
+def _inner_terms(roots: Iterable[Term]) -> list[Term]:
+    """The terms computed in the same loop: those reached without passing a reduction."""
+    seen: set[Term] = set()
+    stack = list(roots)
+    while stack:
+        term = stack.pop()
+        if term in seen:
+            continue
+        seen.add(term)
+        if not isinstance(term, (Reduction, Contract)):
+            stack.extend(term.operands)
+    return list(seen)
+
+
+def _inner_loads(roots: Iterable[Term]) -> list[Term]:
+    return [t for t in _inner_terms(roots) if isinstance(t, Load)]
