@@ -278,7 +278,7 @@ class _Quotient:
     by: int
 
     def __str__(self) -> str:
-        return f"({self.size})//{self.by}"
+        return f"({_grouped(self.size)}//{self.by})"
 
 
 @dataclass(frozen=True)
@@ -287,7 +287,11 @@ class _Remainder:
     by: int
 
     def __str__(self) -> str:
-        return f"({self.size})%{self.by}"
+        return f"({_grouped(self.size)}%{self.by})"
+
+
+def _grouped(size: Size) -> str:
+    return str(size) if isinstance(size, Dim) else f"({size})"
 
 
 Extent = Union[int, Size]

@@ -50,8 +50,10 @@ from graphc.kernel.terms import (
     Statement,
     Store,
     Term,
+    postorder,
 )
 from graphc.types import (
+    DTYPES,
     DType,
     Extent,
     Size,
@@ -144,6 +146,8 @@ def apply(op: str, *operands: Operand) -> Term:
     """
     if op not in SCALAR_OPS:
         raise KernelError(f"no scalar op named {op!r}")
+    if SCALAR_OPS[op].cast and len(operands) == 1 and not isinstance(operands[0], Term):
+        return _literal_cast(operands[0], DTYPES[op])
     known = [t.dtype if isinstance(t, Term) else None for t in operands]
     terms = tuple(
         t if isinstance(t, Term) else const(t, literal_dtype(op, n, t, known))
@@ -156,6 +160,15 @@ def apply(op: str, *operands: Operand) -> Term:
     if isinstance(first, Const) and (SCALAR_OPS[op].cast or op == "neg"):
         return const(evaluate(op, np.asarray(first.value, first.dtype.numpy)).item(), dtype)
     return Apply(dtype=dtype, axes=_axes(terms), op=op, args=terms)
+
+
+def _literal_cast(value: Number, dtype: DType) -> Const:
+    """``f64(0.1)`` is the f64 nearest to 0.1; what does not fit is converted as a value would
+    be.
+    """
+    if dtype.is_float:
+        return const(value, dtype)
+    return const(evaluate(dtype.short, np.asarray(value)).item(), dtype)
 
 
 def cast(term: Operand, dtype: DType) -> Term:
@@ -295,10 +308,18 @@ def _monoid_args(monoid: str, args: Sequence[Operand], merge: bool) -> tuple[Ter
     known = [t.dtype for t in args if isinstance(t, Term)]
     terms = []
     for arg in args:
-        joins = known and known[0].is_float and isinstance(arg, float) and accumulates
-        term = arg if isinstance(arg, Term) else const(arg, known[0] if joins else None)
+        term = arg if isinstance(arg, Term) else const(arg, argument_dtype(monoid, arg, known))
         terms.append(cast(term, accumulator(term.dtype)) if accumulates else term)
     return tuple(terms)
+
+
+def argument_dtype(monoid: str, value: Number, known: Sequence[DType]) -> DType:
+    """The dtype of a literal argument of a reduction: that of the first float argument of
+    moments.
+    """
+    default = default_dtype(value)
+    joins = known and MONOIDS[monoid].accumulates and default.is_float and known[0].is_float
+    return known[0] if joins else default
 
 
 def _result_dtypes(monoid: str, terms: Sequence[Term], merge: bool) -> tuple[DType, ...]:
@@ -418,9 +439,9 @@ def kernel(
 ) -> Kernel:
     """A kernel with its definitions in text order.
 
-    What has a name in ``names`` keeps it if it is free; loads, reductions, scans, contractions,
-    shared terms and long expressions get one. A name given to one result of a reduction names the
-    term ``Result``.
+    What has a name in ``names`` keeps it if free, and ``names`` gives the order; loads, reductions,
+    scans, contractions, shared terms and long expressions get one. A name given to one result of a
+    reduction names the term ``Result``.
     """
     bare = Kernel(
         name=name,
@@ -455,7 +476,7 @@ def _definitions(bare: Kernel, names: dict[Term, str]) -> tuple[tuple[str, Term]
             taken.add(wanted)
             chosen[_key(term)] = wanted
     found: list[tuple[str, Term]] = []
-    for term in _named_terms(bare, chosen):
+    for term in _named_terms(bare, chosen, names):
         label = chosen.get(_key(term))
         if label is None:
             label = _fresh(_hint(term), taken)
@@ -469,7 +490,9 @@ def _key(term: Term) -> Term | tuple[Term, int]:
     return (term.of, term.index) if isinstance(term, Result) else term
 
 
-def _named_terms(bare: Kernel, chosen: Mapping[Term | tuple[Term, int], str]) -> list[Term]:
+def _named_terms(
+    bare: Kernel, chosen: Mapping[Term | tuple[Term, int], str], names: Iterable[Term]
+) -> list[Term]:
     """The live terms that the text gives a line, operands first; each result of a reduction
     once.
     """
@@ -478,10 +501,12 @@ def _named_terms(bare: Kernel, chosen: Mapping[Term | tuple[Term, int], str]) ->
     for term in bare.terms:
         if isinstance(term, Result):
             results.setdefault(term.of, {})[term.index] = term
+    live = frozenset(bare.terms)
+    wanted_first = [t for t in names if t in live]
     weight: dict[Term, int] = {}
     named: list[Term] = []
     seen: set[Term | tuple[Term, int]] = set()
-    for term in bare.terms:
+    for term in postorder((*wanted_first, *bare.terms)):
         if isinstance(term, (Reduction, Scan)):
             named.extend(_completed(term, results.get(term, {})))
             continue

@@ -77,7 +77,7 @@ def sigmoid(x: Array) -> Array:
     """1 / (1 + exp(-x)), without overflow on either side."""
     small = np.exp(-np.abs(x))
     one = np.ones((), x.dtype)
-    return np.where(x >= 0, one / (one + small), small / (one + small)).astype(x.dtype)
+    return np.asarray(np.where(x >= 0, one / (one + small), small / (one + small)), x.dtype)
 
 
 def shift_left(a: Array, count: Array) -> Array:

@@ -16,7 +16,7 @@ functions of ``graphc.kernel.build``, which derive ``dtype`` and ``axes``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -41,6 +41,7 @@ __all__ = [
     "Statement",
     "Store",
     "Term",
+    "postorder",
 ]
 
 
@@ -273,7 +274,7 @@ class Kernel:
     @cached_property
     def terms(self) -> tuple[Term, ...]:
         """Every term that a statement needs, operands before users, each once."""
-        return tuple(_postorder(t for s in self.statements for t in s.operands))
+        return tuple(postorder(t for s in self.statements for t in s.operands))
 
     @cached_property
     def bound_axes(self) -> frozenset[str]:
@@ -300,7 +301,8 @@ class Kernel:
         return tuple(a for a, _ in self.axes if a in free)
 
 
-def _postorder(roots: Iterator[Term]) -> list[Term]:
+def postorder(roots: Iterable[Term]) -> list[Term]:
+    """Every term that ``roots`` need, operands before users, each once."""
     order: list[Term] = []
     seen: set[Term] = set()
     stack: list[tuple[Term, bool]] = [(t, False) for t in reversed(list(roots))]
