@@ -1,0 +1,936 @@
+"""Movement: ops that change where elements are, never what they are. Index maps, no copies by themselves."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from graphc.errors import DTypeError, ShapeError
+from graphc.graph import Node, Value, apply
+from graphc.kernel import build
+from graphc.kernel.terms import Term
+from graphc.op import (
+    Access,
+    Array,
+    Cotangents,
+    ErrorSample,
+    LowerContext,
+    Op,
+    Sample,
+    Transform,
+    function,
+    register,
+    tensor,
+)
+from graphc.ops.lifting import (
+    broadcast_shapes,
+    full,
+    join,
+    lift_one,
+    normalize_axes,
+    normalize_axis,
+    who,
+)
+from graphc.ops.lifting import broadcast_to as expand
+from graphc.source import here
+from graphc.types import Extent, Shape, Size, TensorType, bool_, int64
+
+Types = tuple[TensorType, ...]
+Attrs = Mapping[str, Any]
+
+
+def product(extents: Sequence[Extent]) -> Extent:
+    """The number of elements of a shape."""
+    total: Extent = 1
+    for extent in extents:
+        total = total * extent
+    return total
+
+
+def _linear(op: Any) -> tuple[Any, Any]:
+    """vjp and jvp of an op that is linear in its one input: ``op(node, flowing, transposed)``."""
+
+    def vjp(node: Node, cotangents: Cotangents, transform: Transform) -> Cotangents:
+        return (None if cotangents[0] is None else op(node, cotangents[0], True),)
+
+    def jvp(node: Node, tangents: Cotangents, transform: Transform) -> Cotangents:
+        return (None if tangents[0] is None else op(node, tangents[0], False),)
+
+    return vjp, jvp
+
+
+# ---- reshape
+
+
+def _reshape_type(types: Types, attrs: Attrs) -> Types:
+    shape = attrs["shape"]
+    if product(shape) != types[0].elements:
+        raise ShapeError(
+            f"{who('reshape')}: {types[0]} has {types[0].elements} elements, "
+            f"{list(shape)} has {product(shape)}"
+        )
+    return (TensorType(types[0].dtype, shape),)
+
+
+def _reshape_flow(node: Node, g: Value, transposed: bool) -> Value:
+    return apply("reshape", g, shape=(node.inputs if transposed else node.outputs)[0].shape)
+
+
+def factor_shapes(old: Shape, new: Shape) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Cut a reshape into the smallest groups of axes (old, new) with equal products.
+
+    >>> factor_shapes((2, 3, 4), (6, 2, 2))
+    [((0, 1), (0,)), ((2,), (1, 2))]
+    """
+    groups: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    if any(e == 0 for e in old):
+        return [(tuple(range(len(old))), tuple(range(len(new))))]
+    i = j = 0
+    while i < len(old) or j < len(new):
+        first_i, first_j = i, j
+        left: Extent = 1
+        right: Extent = 1
+        while (i == first_i and j == first_j) or left != right:
+            if i < len(old) and (i == first_i or j == len(new) or _behind(left, right)):
+                left, i = left * old[i], i + 1
+            else:
+                right, j = right * new[j], j + 1
+        groups.append((tuple(range(first_i, i)), tuple(range(first_j, j))))
+    return groups
+
+
+def _behind(left: Extent, right: Extent) -> bool:
+    if isinstance(left, int) and isinstance(right, int):
+        return left < right
+    return exact_quotient(right, left) is not None
+
+
+def exact_quotient(total: Extent, by: Extent) -> Extent | None:
+    """total / by where it is exact and can be written, else None.
+
+    >>> from graphc.types import Dim
+    >>> exact_quotient(Dim("B") * 6, Dim("B") * 2)
+    3
+    """
+    if isinstance(by, int):
+        if by == 0:
+            return None
+        if isinstance(total, int):
+            return total // by if total % by == 0 else None
+        return total // by if all(c % by == 0 for c in total.monomials.values()) else None
+    if isinstance(total, int) or len(by.monomials) != 1:
+        return 1 if total == by else (0 if total == 0 else None)
+    ((atoms, scale),) = by.monomials.items()
+    found: Extent = 0
+    for monomial, coefficient in total.monomials.items():
+        rest = list(monomial)
+        for atom in atoms:
+            if atom not in rest:
+                return None
+            rest.remove(atom)
+        if coefficient % scale:
+            return None
+        found = found + product([cast(Extent, Size({(a,): 1})) for a in rest]) * (coefficient // scale)
+    return found
+
+
+def _reshape_lower(
+    ctx: LowerContext, node: Node, inputs: Sequence[Access], index: tuple[Term, ...], output: int = 0
+) -> Term:
+    old, new = node.inputs[0].shape, node.outputs[0].shape
+    position: list[Term] = [build.const(0)] * len(old)
+    for olds, news in factor_shapes(old, new):
+        flat = flat_index([index[j] for j in news], [new[j] for j in news])
+        for axis, term in zip(olds, split_index(flat, [old[i] for i in olds]), strict=True):
+            position[axis] = term
+    return inputs[0](tuple(position))
+
+
+def flat_index(index: Sequence[Term], extents: Sequence[Extent]) -> Term:
+    """The row-major position of ``index``."""
+    flat: Term | None = None
+    for term, extent in zip(index, extents, strict=True):
+        if extent == 1:
+            continue
+        flat = term if flat is None else build.apply("+", _times(flat, extent), term)
+    return build.const(0) if flat is None else flat
+
+
+def split_index(flat: Term, extents: Sequence[Extent]) -> list[Term]:
+    """The index whose row-major position is ``flat``."""
+    terms: list[Term] = []
+    wide = [i for i, e in enumerate(extents) if e != 1]
+    for i, extent in enumerate(extents):
+        if extent == 1:
+            terms.append(build.const(0))
+            continue
+        stride = product(extents[i + 1 :])
+        term = flat if stride == 1 else build.apply("//", flat, build.size(stride))
+        terms.append(term if i == wide[0] else build.apply("%", term, build.size(extent)))
+    return terms
+
+
+def _times(term: Term, extent: Extent) -> Term:
+    return build.apply("*", term, build.size(extent))
+
+
+_reshape_vjp, _reshape_jvp = _linear(_reshape_flow)
+register(
+    Op(
+        "reshape",
+        "The same elements in row-major order, in another shape.",
+        _reshape_type,
+        lambda arrays, attrs, types: (arrays[0].reshape(attrs["shape"]),),
+        _reshape_vjp,
+        _reshape_jvp,
+        _reshape_lower,
+        tuple(
+            Sample((tensor(a),), {"shape": b})
+            for a, b in (
+                ((6, 4), (24,)),
+                ((24,), (2, 3, 4)),
+                ((4, 6), (6, 4)),
+                ((2, 1, 3), (3, 2)),
+                ((), (1, 1)),
+                ((0, 3), (3, 0)),
+                ((5,), (5, 1)),
+            )
+        ),
+        (ErrorSample((tensor((6,)),), {"shape": (4,)}, ShapeError, "has 6 elements"),),
+    )
+)
+
+
+# ---- permute
+
+
+def _permute_type(types: Types, attrs: Attrs) -> Types:
+    order = attrs["order"]
+    if sorted(order) != list(range(types[0].ndim)):
+        raise ShapeError(f"{who('permute')}: {order} is no order of the axes of {types[0]}")
+    return (TensorType(types[0].dtype, tuple(types[0].shape[i] for i in order)),)
+
+
+def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(order.index(i) for i in range(len(order)))
+
+
+def _permute_flow(node: Node, g: Value, transposed: bool) -> Value:
+    order = node.attrs["order"]
+    return apply("permute", g, order=_inverse(order) if transposed else order)
+
+
+def _permute_lower(
+    ctx: LowerContext, node: Node, inputs: Sequence[Access], index: tuple[Term, ...], output: int = 0
+) -> Term:
+    return inputs[0](tuple(index[i] for i in _inverse(node.attrs["order"])))
+
+
+_permute_vjp, _permute_jvp = _linear(_permute_flow)
+register(
+    Op(
+        "permute",
+        "Axis i of the result is axis order[i] of the input.",
+        _permute_type,
+        lambda arrays, attrs, types: (arrays[0].transpose(attrs["order"]),),
+        _permute_vjp,
+        _permute_jvp,
+        _permute_lower,
+        (
+            Sample((tensor((2, 3, 4)),), {"order": (2, 0, 1)}),
+            Sample((tensor((0, 3)),), {"order": (1, 0)}),
+            Sample((tensor(()),), {"order": ()}),
+        ),
+        (ErrorSample((tensor((2, 3)),), {"order": (0, 0)}, ShapeError, "no order"),),
+    )
+)
+
+
+# ---- broadcast
+
+
+def _broadcast_type(types: Types, attrs: Attrs) -> Types:
+    shape, axes = attrs["shape"], attrs["axes"]
+    fits = len(axes) == types[0].ndim and list(axes) == sorted(set(axes))
+    if not fits or any(not 0 <= a < len(shape) for a in axes):
+        raise ShapeError(f"{who('broadcast')}: axes {axes} do not place {types[0]} in {list(shape)}")
+    for axis, extent in zip(axes, types[0].shape, strict=True):
+        if shape[axis] != extent:
+            raise ShapeError(
+                f"{who('broadcast')}: {types[0]} into {list(shape)}: axis {axis} differs ({extent} and {shape[axis]})"
+            )
+    return (TensorType(types[0].dtype, shape),)
+
+
+def _broadcast_reference(arrays: Sequence[Array], attrs: Attrs, types: Types) -> Sequence[Array]:
+    shape, axes = attrs["shape"], attrs["axes"]
+    spread = arrays[0].reshape([shape[i] if i in axes else 1 for i in range(len(shape))])
+    return (np.broadcast_to(spread, shape).copy(),)
+
+
+def _broadcast_flow(node: Node, g: Value, transposed: bool) -> Value:
+    if not transposed:
+        return apply("broadcast", g, **node.attrs)
+    new = tuple(i for i in range(g.ndim) if i not in node.attrs["axes"])
+    return apply("reduce", g, monoid="sum", axes=new) if new else g
+
+
+def _broadcast_lower(
+    ctx: LowerContext, node: Node, inputs: Sequence[Access], index: tuple[Term, ...], output: int = 0
+) -> Term:
+    return inputs[0](tuple(index[a] for a in node.attrs["axes"]))
+
+
+_broadcast_vjp, _broadcast_jvp = _linear(_broadcast_flow)
+register(
+    Op(
+        "broadcast",
+        "The input repeated along new axes: its axis i becomes axis axes[i] of ``shape``.",
+        _broadcast_type,
+        _broadcast_reference,
+        _broadcast_vjp,
+        _broadcast_jvp,
+        _broadcast_lower,
+        (
+            Sample((tensor((3,)),), {"shape": (2, 3), "axes": (1,)}),
+            Sample((tensor((3, 2)),), {"shape": (3, 4, 2, 5), "axes": (0, 2)}),
+            Sample((tensor(()),), {"shape": (0, 2), "axes": ()}),
+            Sample((tensor((2,), int64),), {"shape": (2,), "axes": (0,)}),
+        ),
+        (
+            ErrorSample((tensor((3,)),), {"shape": (2, 4), "axes": (1,)}, ShapeError, "differs"),
+            ErrorSample((tensor((3,)),), {"shape": (2, 3), "axes": ()}, ShapeError, "do not place"),
+        ),
+    )
+)
+
+
+# ---- slice
+
+
+def slice_extent(start: Extent, stop: Extent, step: int) -> Extent:
+    """How many indices start, start + step, ... lie before stop."""
+    span = stop - start
+    return span if step == 1 else (span + (step - 1)) // step
+
+
+def _slice_type(types: Types, attrs: Attrs) -> Types:
+    starts, stops, steps = attrs["starts"], attrs["stops"], attrs["steps"]
+    if not len(starts) == len(stops) == len(steps) == types[0].ndim:
+        raise ShapeError(f"{who('slice')}: {types[0]} needs a start, stop and step for every axis")
+    shape: list[Extent] = []
+    for axis, extent in enumerate(types[0].shape):
+        start, stop, step = starts[axis], stops[axis], steps[axis]
+        if not isinstance(step, int) or step < 1:
+            raise ShapeError(f"{who('slice')}: axis {axis}: the step must be positive, got {step}")
+        ordered = [(0, start), (start, stop), (stop, extent)]
+        if any(surely_greater(a, b) for a, b in ordered):
+            raise ShapeError(
+                f"{who('slice')}: axis {axis}: {start}:{stop} is not inside 0:{extent} of {types[0]}"
+            )
+        shape.append(slice_extent(start, stop, step))
+    return (TensorType(types[0].dtype, tuple(shape)),)
+
+
+def surely_greater(a: Extent, b: Extent) -> bool:
+    """Whether a > b for all sizes of the dims: only then a rule refuses."""
+    gap = a - b
+    if isinstance(gap, int):
+        return gap > 0
+    return least(gap) is not None and cast(int, least(gap)) > 0
+
+
+def least(extent: Extent) -> int | None:
+    """A lower bound, where every monomial has one; dims are at least their ``min``."""
+    if isinstance(extent, int):
+        return extent
+    total = 0
+    for monomial, coefficient in extent.monomials.items():
+        low = 1
+        for atom in monomial:
+            low *= getattr(atom, "min", 0)
+        if coefficient < 0:
+            highs = [getattr(atom, "max", None) for atom in monomial]
+            if any(h is None for h in highs):
+                return None
+            low = 1
+            for high in highs:
+                low *= cast(int, high)
+        total += coefficient * low
+    return total
+
+
+def _slice_reference(arrays: Sequence[Array], attrs: Attrs, types: Types) -> Sequence[Array]:
+    ranges = zip(attrs["starts"], attrs["stops"], attrs["steps"], strict=True)
+    return (arrays[0][tuple(slice(*r) for r in ranges)].copy(),)
+
+
+def _slice_vjp(node: Node, cotangents: Cotangents, transform: Transform) -> Cotangents:
+    """Put the elements back, with zeros between and around them."""
+    g = cotangents[0]
+    if g is None:
+        return (None,)
+    starts, steps = node.attrs["starts"], node.attrs["steps"]
+    for axis, step in enumerate(steps):
+        if step > 1:
+            g = dilate(g, axis, step)
+    extents = node.inputs[0].shape
+    high = tuple(e - s - d for e, s, d in zip(extents, starts, g.shape, strict=True))
+    if any(isinstance(h, int) and h < 0 for h in high):  # the last gap reaches beyond the end
+        kept = tuple(
+            d + h if isinstance(h, int) and h < 0 else d for d, h in zip(g.shape, high, strict=True)
+        )
+        g = apply("slice", g, starts=(0,) * g.ndim, stops=kept, steps=(1,) * g.ndim)
+        high = tuple(0 if isinstance(h, int) and h < 0 else h for h in high)
+    return (apply("pad", g, low=starts, high=high, value=0),)
+
+
+def dilate(g: Value, axis: int, step: int) -> Value:
+    """step - 1 zeros after every element along ``axis``: extent n becomes n * step.
+
+    a b  ->  a 0 b 0
+    """
+    shape, n = g.shape, g.shape[axis]
+    g = apply("reshape", g, shape=(*shape[: axis + 1], 1, *shape[axis + 1 :]))
+    low, high = (0,) * g.ndim, tuple(step - 1 if i == axis + 1 else 0 for i in range(g.ndim))
+    g = apply("pad", g, low=low, high=high, value=0)
+    return apply("reshape", g, shape=(*shape[:axis], n * step, *shape[axis + 1 :]))
+
+
+def _slice_jvp(node: Node, tangents: Cotangents, transform: Transform) -> Cotangents:
+    return (None if tangents[0] is None else apply("slice", tangents[0], **node.attrs),)
+
+
+def _slice_lower(
+    ctx: LowerContext, node: Node, inputs: Sequence[Access], index: tuple[Term, ...], output: int = 0
+) -> Term:
+    starts, steps = node.attrs["starts"], node.attrs["steps"]
+    moved = []
+    for term, start, step in zip(index, starts, steps, strict=True):
+        scaled = term if step == 1 else build.apply("*", term, build.const(step))
+        zero = isinstance(start, int) and start == 0
+        moved.append(scaled if zero else build.apply("+", scaled, build.size(start)))
+    return inputs[0](tuple(moved))
+
+
+register(
+    Op(
+        "slice",
+        "Elements starts[i], starts[i] + steps[i], ... before stops[i] along every axis i; steps are positive.",
+        _slice_type,
+        _slice_reference,
+        _slice_vjp,
+        _slice_jvp,
+        _slice_lower,
+        (
+            Sample((tensor((7, 5)),), {"starts": (1, 0), "stops": (6, 5), "steps": (2, 1)}),
+            Sample((tensor((9,)),), {"starts": (2,), "stops": (9,), "steps": (4,)}),
+            Sample((tensor((8,)),), {"starts": (1,), "stops": (8,), "steps": (3,)}),
+            Sample((tensor((4,)),), {"starts": (2,), "stops": (2,), "steps": (1,)}),
+            Sample((tensor((4, 2), int64),), {"starts": (0, 1), "stops": (4, 2), "steps": (3, 1)}),
+        ),
+        (
+            ErrorSample(
+                (tensor((4,)),),
+                {"starts": (0,), "stops": (5,), "steps": (1,)},
+                ShapeError,
+                "not inside",
+            ),
+            ErrorSample(
+                (tensor((4,)),),
+                {"starts": (0,), "stops": (4,), "steps": (0,)},
+                ShapeError,
+                "positive",
+            ),
+        ),
+    )
+)
+
+
+# ---- pad
+
+
+def _pad_type(types: Types, attrs: Attrs) -> Types:
+    low, high = attrs["low"], attrs["high"]
+    if not len(low) == len(high) == types[0].ndim:
+        raise ShapeError(f"{who('pad')}: {types[0]} needs a low and a high width for every axis")
+    for width in (*low, *high):
+        if isinstance(width, int) and width < 0:
+            raise ShapeError(f"{who('pad')}: negative width {width}; slice instead")
+    shape = tuple(a + e + b for a, e, b in zip(low, types[0].shape, high, strict=True))
+    return (TensorType(types[0].dtype, shape),)
+
+
+def _pad_reference(arrays: Sequence[Array], attrs: Attrs, types: Types) -> Sequence[Array]:
+    widths = list(zip(attrs["low"], attrs["high"], strict=True))
+    out = np.full(types[0].shape, attrs["value"], arrays[0].dtype)
+    inner = tuple(slice(a, a + e) for (a, _), e in zip(widths, arrays[0].shape, strict=True))
+    out[inner] = arrays[0]
+    return (out,)
+
+
+def _pad_vjp(node: Node, cotangents: Cotangents, transform: Transform) -> Cotangents:
+    g = cotangents[0]
+    if g is None:
+        return (None,)
+    low, extents = node.attrs["low"], node.inputs[0].shape
+    stops = tuple(a + e for a, e in zip(low, extents, strict=True))
+    return (apply("slice", g, starts=low, stops=stops, steps=(1,) * g.ndim),)
+
+
+def _pad_jvp(node: Node, tangents: Cotangents, transform: Transform) -> Cotangents:
+    if tangents[0] is None:
+        return (None,)
+    return (apply("pad", tangents[0], **{**node.attrs, "value": 0}),)
+
+
+def _pad_lower(
+    ctx: LowerContext, node: Node, inputs: Sequence[Access], index: tuple[Term, ...], output: int = 0
+) -> Term:
+    x = node.inputs[0]
+    moved, pred = [], None
+    for axis, term in enumerate(index):
+        low, high = node.attrs["low"][axis], node.attrs["high"][axis]
+        shifted = term if low == 0 else build.apply("-", term, build.size(low))
+        moved.append(shifted)
+        below = None if low == 0 else build.apply(">=", shifted, build.const(0))
+        above = None if high == 0 else build.apply("<", shifted, build.size(x.shape[axis]))
+        pred = build.conjunction(pred, below, above)
+    if pred is None:
+        return inputs[0](tuple(moved))
+    return ctx.masked(inputs[0], tuple(moved), pred, build.const(node.attrs["value"], x.dtype))
+
+
+register(
+    Op(
+        "pad",
+        "low[i] copies of ``value`` before and high[i] after every axis i.",
+        _pad_type,
+        _pad_reference,
+        _pad_vjp,
+        _pad_jvp,
+        _pad_lower,
+        (
+            Sample((tensor((3, 4)),), {"low": (1, 0), "high": (2, 1), "value": 0.5}),
+            Sample((tensor((0,)),), {"low": (1,), "high": (1,), "value": float("-inf")}),
+            Sample((tensor(()),), {"low": (), "high": (), "value": 0.0}),
+            Sample((tensor((2,), int64),), {"low": (0,), "high": (3,), "value": -1}),
+        ),
+        (
+            ErrorSample(
+                (tensor((3,)),), {"low": (-1,), "high": (0,), "value": 0}, ShapeError, "negative"
+            ),
+        ),
+    )
+)
+
+
+# ---- flip
+
+
+def _flip_type(types: Types, attrs: Attrs) -> Types:
+    normalize_axes("flip", attrs["axes"], types[0].ndim)
+    return types[:1]
+
+
+def _flip_lower(
+    ctx: LowerContext, node: Node, inputs: Sequence[Access], index: tuple[Term, ...], output: int = 0
+) -> Term:
+    shape, axes = node.inputs[0].shape, node.attrs["axes"]
+    return inputs[0](
+        tuple(
+            build.apply("-", build.size(shape[i] - 1), term) if i in axes else term
+            for i, term in enumerate(index)
+        )
+    )
+
+
+_flip_vjp, _flip_jvp = _linear(lambda node, g, transposed: apply("flip", g, **node.attrs))
+register(
+    Op(
+        "flip",
+        "The order of the elements reversed along ``axes``.",
+        _flip_type,
+        lambda arrays, attrs, types: (np.flip(arrays[0], attrs["axes"]).copy(),),
+        _flip_vjp,
+        _flip_jvp,
+        _flip_lower,
+        (
+            Sample((tensor((3, 4)),), {"axes": (0, 1)}),
+            Sample((tensor((5,), int64),), {"axes": (0,)}),
+            Sample((tensor((0, 2)),), {"axes": (0,)}),
+        ),
+        (ErrorSample((tensor((3,)),), {"axes": (1,)}, ShapeError, "out of range"),),
+    )
+)
+
+
+# ---- concat
+
+
+def _concat_type(types: Types, attrs: Attrs) -> Types:
+    axis = attrs["axis"]
+    if not types:
+        raise ShapeError(f"{who('concat')}: nothing to join")
+    normalize_axis("concat", axis, types[0].ndim)
+    total: Extent = 0
+    for type in types:
+        if type.dtype != types[0].dtype:
+            raise DTypeError(f"{who('concat')}: {type.dtype} and {types[0].dtype}: cast first")
+        if _without(type.shape, axis) != _without(types[0].shape, axis):
+            raise ShapeError(f"{who('concat')}: {types[0]} and {type} differ off axis {axis}")
+        total = total + type.shape[axis]
+    shape = (*types[0].shape[:axis], total, *types[0].shape[axis + 1 :])
+    return (TensorType(types[0].dtype, shape),)
+
+
+def _without(shape: Shape, axis: int) -> Shape:
+    return shape[:axis] + shape[axis + 1 :]
+
+
+def _offsets(node: Node) -> list[Extent]:
+    """Where each input begins along the joined axis, and where the last ends."""
+    axis = node.attrs["axis"]
+    return list(itertools.accumulate((v.shape[axis] for v in node.inputs), initial=cast(Extent, 0)))
+
+
+def _concat_vjp(node: Node, cotangents: Cotangents, transform: Transform) -> Cotangents:
+    g = cotangents[0]
+    if g is None:
+        return (None,) * len(node.inputs)
+    axis, offsets = node.attrs["axis"], _offsets(node)
+    parts = []
+    for begin, end in itertools.pairwise(offsets):
+        starts = tuple(begin if i == axis else 0 for i in range(g.ndim))
+        stops = tuple(end if i == axis else e for i, e in enumerate(g.shape))
+        parts.append(apply("slice", g, starts=starts, stops=stops, steps=(1,) * g.ndim))
+    return tuple(parts)
+
+
+def _concat_jvp(node: Node, tangents: Cotangents, transform: Transform) -> Cotangents:
+    if all(t is None for t in tangents):
+        return (None,)
+    filled = [
+        full(v.shape, 0, v.dtype) if t is None else t
+        for v, t in zip(node.inputs, tangents, strict=True)
+    ]
+    return (apply("concat", *filled, axis=node.attrs["axis"]),)
+
+
+def _concat_lower(
+    ctx: LowerContext, node: Node, inputs: Sequence[Access], index: tuple[Term, ...], output: int = 0
+) -> Term:
+    axis, offsets = node.attrs["axis"], _offsets(node)
+    place, result = index[axis], None
+    zero = build.const(0, node.outputs[0].dtype)
+    for i in reversed(range(len(inputs))):
+        begin, end = build.size(offsets[i]), build.size(offsets[i + 1])
+        moved = place if i == 0 else build.apply("-", place, begin)
+        at = (*index[:axis], moved, *index[axis + 1 :])
+        low = None if i == 0 else build.apply(">=", place, begin)
+        high = None if i == len(inputs) - 1 else build.apply("<", place, end)
+        inside = build.conjunction(low, high)
+        part = inputs[i](at) if inside is None else ctx.masked(inputs[i], at, inside, zero)
+        before_end = high if high is not None else inside
+        result = part if result is None else build.apply("where", _known(before_end), part, result)
+    assert result is not None
+    return result
+
+
+def _known(pred: Term | None) -> Term:
+    assert pred is not None
+    return pred
+
+
+register(
+    Op(
+        "concat",
+        "The inputs one after another along ``axis``.",
+        _concat_type,
+        lambda arrays, attrs, types: (np.concatenate(arrays, attrs["axis"]),),
+        _concat_vjp,
+        _concat_jvp,
+        _concat_lower,
+        (
+            Sample((tensor((2, 3)), tensor((2, 1)), tensor((2, 4))), {"axis": 1}),
+            Sample((tensor((0,)), tensor((3,))), {"axis": 0}),
+            Sample((tensor((2,), int64),), {"axis": 0}),
+        ),
+        (
+            ErrorSample((tensor((2, 3)), tensor((3, 3))), {"axis": 1}, ShapeError, "differ off"),
+            ErrorSample((tensor((2,)), tensor((2,), int64)), {"axis": 0}, DTypeError, "cast"),
+            ErrorSample((), {"axis": 0}, ShapeError, "nothing"),
+        ),
+    )
+)
+
+
+# ---- public functions
+
+
+@function
+def reshape(x: object, *shape: Any) -> Value:
+    """The elements of x in row-major order, in another shape; one extent may be -1.
+
+    >>> reshape([[1.0, 2.0], [3.0, 4.0]], (-1,)).shape
+    (4,)
+    """
+    value = lift_one("reshape", x)
+    items = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+    wanted = tuple(int(e) if isinstance(e, np.integer) else e for e in items)
+    for extent in wanted:
+        if not isinstance(extent, (int, Size)):
+            raise ShapeError(f"{who('reshape')}: an extent is an int or a Dim, got {extent!r}", here())
+    unknown = [i for i, e in enumerate(wanted) if isinstance(e, int) and e == -1]
+    if len(unknown) > 1:
+        raise ShapeError(f"{who('reshape')}: only one extent may be -1 in {list(wanted)}", here())
+    if unknown:
+        known = product([e for i, e in enumerate(wanted) if i != unknown[0]])
+        rest = exact_quotient(value.size, known)
+        if rest is None:
+            raise ShapeError(
+                f"{who('reshape')}: {value.type} has {value.size} elements, "
+                f"{known} do not divide them for {list(wanted)}",
+                here(),
+            )
+        wanted = (*wanted[: unknown[0]], rest, *wanted[unknown[0] + 1 :])
+    return value if wanted == value.shape else apply("reshape", value, shape=wanted)
+
+
+@function
+def permute_dims(x: object, axes: Any = None) -> Value:
+    """The axes of x in the order ``axes``; without, reversed."""
+    value = lift_one("permute_dims", x)
+    given = range(value.ndim)[::-1] if axes is None else axes
+    order = tuple(normalize_axis("permute_dims", a, value.ndim) for a in given)
+    return value if order == tuple(range(value.ndim)) else apply("permute", value, order=order)
+
+
+@function
+def swapaxes(x: object, first: int, second: int) -> Value:
+    """x with two axes exchanged."""
+    value = lift_one("swapaxes", x)
+    order = list(range(value.ndim))
+    a = normalize_axis("swapaxes", first, value.ndim)
+    b = normalize_axis("swapaxes", second, value.ndim)
+    order[a], order[b] = b, a
+    return permute_dims(value, tuple(order))
+
+
+@function
+def moveaxis(x: object, source: Any, destination: Any) -> Value:
+    """x with axes moved from ``source`` to ``destination``; the others keep their order."""
+    value = lift_one("moveaxis", x)
+    sources = source if isinstance(source, (tuple, list)) else (source,)
+    targets = destination if isinstance(destination, (tuple, list)) else (destination,)
+    moved = [normalize_axis("moveaxis", a, value.ndim) for a in sources]
+    places = [normalize_axis("moveaxis", a, value.ndim) for a in targets]
+    if len(set(moved)) < len(moved) or len(set(places)) < len(places) or len(moved) != len(places):
+        raise ShapeError(f"{who('moveaxis')}: cannot move {source} to {destination}", here())
+    order = [i for i in range(value.ndim) if i not in moved]
+    for place, axis in sorted(zip(places, moved, strict=True)):
+        order.insert(place, axis)
+    return permute_dims(value, tuple(order))
+
+
+@function
+def expand_dims(x: object, axis: Any) -> Value:
+    """x with axes of extent 1 inserted, at places of the result."""
+    value = lift_one("expand_dims", x)
+    items = axis if isinstance(axis, (tuple, list)) else (axis,)
+    rank = value.ndim + len(items)
+    places = {normalize_axis("expand_dims", a, rank) for a in items}
+    rest = iter(value.shape)
+    shape = tuple(1 if i in places else next(rest) for i in range(rank))
+    return apply("reshape", value, shape=shape) if items else value
+
+
+@function
+def squeeze(x: object, axis: Any = None) -> Value:
+    """x without the named axes, which must have extent 1; without ``axis``, without all such axes."""
+    value = lift_one("squeeze", x)
+    ones = tuple(i for i, e in enumerate(value.shape) if e == 1)
+    axes = ones if axis is None else normalize_axes("squeeze", axis, value.ndim)
+    for a in axes:
+        if a not in ones:
+            raise ShapeError(f"{who('squeeze')}: axis {a} of {value.type} is not 1", here())
+    shape = tuple(e for i, e in enumerate(value.shape) if i not in axes)
+    return apply("reshape", value, shape=shape) if axes else value
+
+
+@function
+def broadcast_to(x: object, shape: Any) -> Value:
+    """x repeated to ``shape``, by NumPy's rule."""
+    return expand(lift_one("broadcast_to", x), tuple(shape))
+
+
+@function
+def broadcast_arrays(*arrays: object) -> list[Value]:
+    """All inputs in the shape they broadcast to."""
+    values = [lift_one("broadcast_arrays", a) for a in arrays]
+    shape = broadcast_shapes("broadcast_arrays", values)
+    return [expand(v, shape) for v in values]
+
+
+@function
+def flip(x: object, axis: Any = None) -> Value:
+    """x with the order of its elements reversed along ``axis`` (all axes)."""
+    value = lift_one("flip", x)
+    axes = normalize_axes("flip", axis, value.ndim)
+    return apply("flip", value, axes=axes) if axes else value
+
+
+@function
+def concat(arrays: Sequence[object], axis: int | None = 0) -> Value:
+    """Join along an existing axis; ``axis=None`` flattens first.
+
+    >>> concat([[1.0], [2.0, 3.0]]).shape
+    (3,)
+    """
+    if isinstance(arrays, Value):
+        raise ShapeError(f"{who('concat')}: takes a list of values", here())
+    values = _same_dtype("concat", arrays)
+    if axis is None:
+        values, axis = [reshape(v, (-1,)) for v in values], 0
+    axis = normalize_axis("concat", axis, values[0].ndim)
+    return values[0] if len(values) == 1 else apply("concat", *values, axis=axis)
+
+
+def _same_dtype(name: str, arrays: Sequence[object]) -> list[Value]:
+    values = [lift_one(name, a) for a in arrays]
+    if not values:
+        raise ShapeError(f"{who(name)}: nothing to join", here())
+    dtype = values[0].dtype
+    for value in values[1:]:
+        joined = join(dtype, value.dtype)
+        if joined is None:
+            raise DTypeError(f"{who(name)}: {dtype} and {value.dtype}: cast one of them", here())
+        dtype = joined
+    return [v if v.dtype == dtype else apply("cast", v, dtype=dtype) for v in values]
+
+
+@function
+def stack(arrays: Sequence[object], axis: int = 0) -> Value:
+    """Join along a new axis."""
+    values = _same_dtype("stack", arrays)
+    place = normalize_axis("stack", axis, values[0].ndim + 1)
+    return concat([expand_dims(v, place) for v in values], place)
+
+
+@function
+def unstack(x: object, axis: int = 0) -> tuple[Value, ...]:
+    """The slices of x along an axis of literal extent."""
+    value = moveaxis(x, axis, 0)
+    return tuple(value)
+
+
+@function
+def split(x: object, sections: Any, axis: int = 0) -> list[Value]:
+    """Cut along ``axis``: into that many equal parts, or before the given indices, as np.split."""
+    value = lift_one("split", x)
+    place = normalize_axis("split", axis, value.ndim)
+    extent = value.shape[place]
+    if isinstance(sections, int):
+        part = exact_quotient(extent, sections)
+        if part is None:
+            raise ShapeError(f"{who('split')}: {extent} is not {sections} equal parts", here())
+        bounds: list[Extent] = [part * i for i in range(sections + 1)]
+    else:
+        bounds = [0, *sections, extent]
+    return [_cut(value, place, a, b) for a, b in itertools.pairwise(bounds)]
+
+
+def _cut(value: Value, axis: int, begin: Extent, end: Extent) -> Value:
+    starts = tuple(begin if i == axis else 0 for i in range(value.ndim))
+    stops = tuple(end if i == axis else e for i, e in enumerate(value.shape))
+    return apply("slice", value, starts=starts, stops=stops, steps=(1,) * value.ndim)
+
+
+@function
+def pad(x: object, widths: Any, value: float = 0) -> Value:
+    """``value`` around x: ``widths`` is (low, high) for every axis, one pair for all, or one int."""
+    data = lift_one("pad", x)
+    pairs = _width_pairs(widths, data.ndim)
+    low, high = tuple(p[0] for p in pairs), tuple(p[1] for p in pairs)
+    if all(w == 0 for w in (*low, *high)):
+        return data
+    return apply("pad", data, low=low, high=high, value=value)
+
+
+def _width_pairs(widths: Any, rank: int) -> list[tuple[Extent, Extent]]:
+    if isinstance(widths, (int, Size)):
+        return [(widths, widths)] * rank
+    items = list(widths)
+    if len(items) == 2 and all(isinstance(w, (int, Size)) for w in items):
+        return [(items[0], items[1])] * rank
+    if len(items) != rank:
+        raise ShapeError(f"{who('pad')}: {len(items)} width pairs for {rank} axes", here())
+    return [(low, high) for low, high in items]
+
+
+@function
+def roll(x: object, shift: int, axis: int | None = None) -> Value:
+    """The elements moved by ``shift`` along ``axis``, those that leave coming back at the other end."""
+    value = lift_one("roll", x)
+    if axis is None:
+        return reshape(roll(reshape(value, (-1,)), shift, 0), value.shape)
+    place = normalize_axis("roll", axis, value.ndim)
+    extent = value.shape[place]
+    if isinstance(extent, int):
+        shift = shift % extent if extent else 0
+    if shift == 0:
+        return value
+    cut = extent - shift if shift > 0 else -shift
+    return concat([_cut(value, place, cut, extent), _cut(value, place, 0, cut)], place)
+
+
+@function
+def tile(x: object, repetitions: Any) -> Value:
+    """x repeated along every axis, as np.tile."""
+    value = lift_one("tile", x)
+    times = list(repetitions) if isinstance(repetitions, (tuple, list)) else [repetitions]
+    rank = max(len(times), value.ndim)
+    times = [1] * (rank - len(times)) + times
+    shape = (1,) * (rank - value.ndim) + value.shape
+    spread: Shape = tuple(itertools.chain.from_iterable(zip(times, shape, strict=True)))
+    axes = tuple(range(2 * (rank - value.ndim) + 1, 2 * rank, 2))
+    out = apply("broadcast", value, shape=spread, axes=axes)
+    return reshape(out, tuple(t * e for t, e in zip(times, shape, strict=True)))
+
+
+@function
+def repeat(x: object, repeats: int, axis: int | None = None) -> Value:
+    """Every element ``repeats`` times in a row, along ``axis`` (None: flattened)."""
+    value = lift_one("repeat", x)
+    if axis is None:
+        value, axis = reshape(value, (-1,)), 0
+    place = normalize_axis("repeat", axis, value.ndim)
+    shape = (*value.shape[: place + 1], repeats, *value.shape[place + 1 :])
+    axes = tuple(i for i in range(len(shape)) if i != place + 1)
+    out = apply("broadcast", value, shape=shape, axes=axes)
+    return reshape(
+        out, (*value.shape[:place], value.shape[place] * repeats, *value.shape[place + 1 :])
+    )
+
+
+@function
+def tril(x: object, k: int = 0) -> Value:
+    """x with the elements above diagonal k zeroed."""
+    return _triangle(lift_one("tril", x), k, "<=")
+
+
+@function
+def triu(x: object, k: int = 0) -> Value:
+    """x with the elements below diagonal k zeroed."""
+    return _triangle(lift_one("triu", x), k, ">=")
+
+
+def _triangle(value: Value, k: int, keeps: str) -> Value:
+    shape = value.shape
+    rows = apply("iota", shape=shape, axis=value.ndim - 2, dtype=int64)
+    columns = apply("iota", shape=shape, axis=value.ndim - 1, dtype=int64)
+    zero = full(shape, False if value.dtype == bool_ else 0, value.dtype)
+    return apply("where", apply(keeps, columns - rows, full(shape, k, int64)), value, zero)

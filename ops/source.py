@@ -1,0 +1,402 @@
+"""Ops whose values come from outside (sources), that make tensors from nothing, and that only speak to the compiler.
+
+``read`` and ``attach`` are gone once a graph is closed, ``by_mode`` once it is compiled; ``stop_gradient`` and ``mark``
+are identities that remain to be drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import DTypeError, ShapeError
+from graphc.graph import Node, Value, apply
+from graphc.kernel import build
+from graphc.kernel.terms import Term
+from graphc.op import (
+    Access,
+    Array,
+    Cotangents,
+    ErrorSample,
+    LowerContext,
+    Op,
+    Sample,
+    Transform,
+    function,
+    register,
+    tensor,
+)
+from graphc.ops.lifting import full as full_of
+from graphc.ops.lifting import lift_one, normalize_axis, who
+from graphc.types import DType, Extent, Shape, Size, TensorType, bool_, dtype_of, float32, int64
+
+Types = tuple[TensorType, ...]
+Attrs = Mapping[str, Any]
+
+
+# ---- sources: their type is the node's own
+
+
+def _own_type(types: Types, attrs: Attrs) -> Types:
+    raise ShapeError("a source's type is its own: make it with source_value")
+
+
+for _name, _doc in {
+    "observed": "A value given at the call.",
+    "argument": "A value given by the loop or branch whose body this is.",
+    "parameter": "A trainable state: attrs['state'] is its cell.",
+    "state": "A value that outlives the call: attrs['state'] is its cell.",
+}.items():
+    register(Op(_name, _doc, _own_type, None, kind="source"))
+
+register(
+    Op(
+        "constant",
+        "An array that is part of the program: attrs['data'] is an ArrayData.",
+        _own_type,
+        lambda arrays, attrs, types: (attrs["data"].array,),
+        kind="source",
+    )
+)
+
+
+# ---- tensors from nothing
+
+
+def _check_shape(name: str, shape: object) -> Shape:
+    if not isinstance(shape, tuple) or not all(isinstance(e, (int, Size)) for e in shape):
+        raise ShapeError(f"{who(name)}: a shape is a tuple of ints and Dims, got {shape!r}")
+    if any(isinstance(e, int) and e < 0 for e in shape):
+        raise ShapeError(f"{who(name)}: negative extent in {shape!r}")
+    return shape
+
+
+def _no_inputs_type(name: str) -> Any:
+    def rule(types: Types, attrs: Attrs) -> Types:
+        if not isinstance(attrs["dtype"], DType):
+            raise DTypeError(f"{who(name)}: dtype must be an element type, got {attrs['dtype']!r}")
+        return (TensorType(attrs["dtype"], _check_shape(name, attrs["shape"])),)
+
+    return rule
+
+
+def _full_reference(arrays: Sequence[Array], attrs: Attrs, types: Types) -> Sequence[Array]:
+    return (np.full(types[0].shape, attrs["value"], types[0].dtype.numpy),)
+
+
+def _full_lower(
+    ctx: LowerContext, node: Node, inputs: Sequence[Access], index: tuple[Term, ...], output: int = 0
+) -> Term:
+    return build.const(node.attrs["value"], node.attrs["dtype"])
+
+
+register(
+    Op(
+        "full",
+        "Every element is ``value``.",
+        _no_inputs_type("full"),
+        _full_reference,
+        lower=_full_lower,
+        samples=(
+            Sample((), {"shape": (2, 3), "value": 1.5, "dtype": float32}),
+            Sample((), {"shape": (), "value": -7, "dtype": int64}),
+            Sample((), {"shape": (0,), "value": True, "dtype": bool_}),
+        ),
+        error_samples=(
+            ErrorSample((), {"shape": [2], "value": 0, "dtype": float32}, ShapeError, "tuple"),
+            ErrorSample((), {"shape": (-2,), "value": 0, "dtype": float32}, ShapeError, "negative"),
+        ),
+    )
+)
+
+
+def _iota_type(types: Types, attrs: Attrs) -> Types:
+    (type,) = _no_inputs_type("iota")(types, attrs)
+    normalize_axis("iota", attrs["axis"], type.ndim)
+    return (type,)
+
+
+def _iota_reference(arrays: Sequence[Array], attrs: Attrs, types: Types) -> Sequence[Array]:
+    shape, axis = types[0].shape, attrs["axis"]
+    line = np.arange(shape[axis]).astype(types[0].dtype.numpy)
+    line = line.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    return (np.broadcast_to(line, shape).copy(),)
+
+
+def _iota_lower(
+    ctx: LowerContext, node: Node, inputs: Sequence[Access], index: tuple[Term, ...], output: int = 0
+) -> Term:
+    return build.cast(index[node.attrs["axis"]], node.attrs["dtype"])
+
+
+register(
+    Op(
+        "iota",
+        "Every element is its index along ``axis``.",
+        _iota_type,
+        _iota_reference,
+        lower=_iota_lower,
+        samples=(
+            Sample((), {"shape": (2, 5), "axis": 1, "dtype": int64}),
+            Sample((), {"shape": (4,), "axis": 0, "dtype": float32}),
+            Sample((), {"shape": (0, 2), "axis": 0, "dtype": int64}),
+        ),
+        error_samples=(
+            ErrorSample((), {"shape": (2,), "axis": 1, "dtype": int64}, ShapeError, "out of range"),
+        ),
+    )
+)
+
+
+def _size_type(types: Types, attrs: Attrs) -> Types:
+    if not isinstance(attrs["extent"], (int, Size)):
+        raise ShapeError(f"{who('size')}: {attrs['extent']!r} is no extent")
+    return (TensorType(int64, ()),)
+
+
+def _size_lower(
+    ctx: LowerContext, node: Node, inputs: Sequence[Access], index: tuple[Term, ...], output: int = 0
+) -> Term:
+    return build.size(node.attrs["extent"])
+
+
+register(
+    Op(
+        "size",
+        "A Dim, or a formula of Dims, as an int64 scalar.",
+        _size_type,
+        lambda arrays, attrs, types: (np.asarray(attrs["extent"], np.int64),),
+        lower=_size_lower,
+        samples=(Sample((), {"extent": 12}),),
+        error_samples=(ErrorSample((), {"extent": 1.5}, ShapeError, "no extent"),),
+    )
+)
+
+
+# ---- identities
+
+
+def _same_type(types: Types, attrs: Attrs) -> Types:
+    return types[:1]
+
+
+def _identity(arrays: Sequence[Array], attrs: Attrs, types: Types) -> Sequence[Array]:
+    return (arrays[0],)
+
+
+def _identity_lower(
+    ctx: LowerContext, node: Node, inputs: Sequence[Access], index: tuple[Term, ...], output: int = 0
+) -> Term:
+    return inputs[0](index)
+
+
+def _first_only(node: Node, cotangents: Cotangents, transform: Transform) -> Cotangents:
+    return (cotangents[0],) + (None,) * (len(node.inputs) - 1)
+
+
+def _first_tangent(node: Node, tangents: Cotangents, transform: Transform) -> Cotangents:
+    return (tangents[0],)
+
+
+_ANY_SAMPLES = (Sample((tensor((2, 3)),)), Sample((tensor((), int64),)))
+register(
+    Op(
+        "stop_gradient",
+        "The value, as a constant to derivatives.",
+        _same_type,
+        _identity,
+        lower=_identity_lower,
+        samples=_ANY_SAMPLES,
+    )
+)
+register(
+    Op(
+        "mark",
+        "The value, findable by ``tag``.",
+        _same_type,
+        _identity,
+        _first_only,
+        _first_tangent,
+        _identity_lower,
+        (Sample((tensor((2, 3)),), {"tag": "aux"}),),
+    )
+)
+register(
+    Op(
+        "read",
+        "The version of a state at this place of the program.",
+        _same_type,
+        _identity,
+        _first_only,
+        _first_tangent,
+        kind="graph",
+        samples=_ANY_SAMPLES[:1],
+    )
+)
+
+
+def _attach_type(types: Types, attrs: Attrs) -> Types:
+    count = (len(types) - 1) // 2
+    states, new = types[1 : 1 + count], types[1 + count :]
+    if not types or len(states) != len(new):
+        raise ShapeError(f"{who('attach')}: takes a value, the states, then as many new values")
+    for state, value in zip(states, new, strict=True):
+        if state != value:
+            raise ShapeError(f"{who('attach')}: a state of {state} cannot become {value}")
+    return types[:1]
+
+
+register(
+    Op(
+        "attach",
+        "attach(v, *states, *new values): the value; whoever needs it updates the states.",
+        _attach_type,
+        _identity,
+        _first_only,
+        _first_tangent,
+        kind="graph",
+        samples=(Sample((tensor((2,)), tensor(()), tensor(()))),),
+        error_samples=(
+            ErrorSample((tensor((2,)), tensor(()), tensor((1,))), {}, ShapeError, "become"),
+        ),
+    )
+)
+
+
+def _by_mode_type(types: Types, attrs: Attrs) -> Types:
+    if len(types) != 2 or types[0] != types[1]:
+        raise ShapeError(f"{who('by_mode')}: train is {types[0]}, eval is {types[-1]}: they must agree")
+    return types[:1]
+
+
+def _by_mode_vjp(node: Node, cotangents: Cotangents, transform: Transform) -> Cotangents:
+    g = cotangents[0]
+    if g is None:
+        return (None, None)
+    zero = full_of(g.shape, 0, g.dtype)
+    return apply("by_mode", g, zero), apply("by_mode", zero, g)
+
+
+def _by_mode_jvp(node: Node, tangents: Cotangents, transform: Transform) -> Cotangents:
+    if tangents[0] is None and tangents[1] is None:
+        return (None,)
+    out = node.outputs[0]
+    zero = full_of(out.shape, 0, out.dtype)
+    return (apply("by_mode", *(zero if t is None else t for t in tangents)),)
+
+
+register(
+    Op(
+        "by_mode",
+        "by_mode(train, eval): the first in mode train, the second in mode eval.",
+        _by_mode_type,
+        None,
+        _by_mode_vjp,
+        _by_mode_jvp,
+        kind="graph",
+        samples=(Sample((tensor((2,)), tensor((2,)))),),
+        error_samples=(ErrorSample((tensor((2,)), tensor((3,))), {}, ShapeError, "agree"),),
+    )
+)
+
+
+# ---- public functions
+
+
+def _shape_of(shape: object) -> Shape:
+    return tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)  # type: ignore[return-value]
+
+
+def full(shape: object, value: object, dtype: object = None) -> Value:
+    """A tensor of ``shape`` full of ``value`` (a number, or a scalar Value).
+
+    >>> full((2, 3), 1.5).type
+    f32[2,3]
+    """
+    from_number = lift_one("full", value)
+    wanted = from_number.dtype if dtype is None else dtype_of(dtype)
+    if from_number.node.op == "full":
+        return full_of(_shape_of(shape), from_number.node.attrs["value"], wanted)
+    if from_number.dtype != wanted:
+        from_number = apply("cast", from_number, dtype=wanted)
+    return apply("broadcast", from_number, shape=_shape_of(shape), axes=())
+
+
+def zeros(shape: object, dtype: object = float32) -> Value:
+    """A tensor of zeros."""
+    return full_of(_shape_of(shape), 0, dtype_of(dtype))
+
+
+def ones(shape: object, dtype: object = float32) -> Value:
+    """A tensor of ones."""
+    return full_of(_shape_of(shape), 1, dtype_of(dtype))
+
+
+@function
+def zeros_like(x: object, dtype: object = None) -> Value:
+    """Zeros of the shape, and unless ``dtype`` says otherwise the dtype, of x."""
+    return full_like(x, 0, dtype)
+
+
+@function
+def ones_like(x: object, dtype: object = None) -> Value:
+    """Ones of the shape and dtype of x."""
+    return full_like(x, 1, dtype)
+
+
+@function
+def full_like(x: object, value: bool | int | float, dtype: object = None) -> Value:
+    """``value`` everywhere, in the shape and dtype of x."""
+    model = lift_one("full_like", x)
+    return full_of(model.shape, value, model.dtype if dtype is None else dtype_of(dtype))
+
+
+def arange(start: Extent, stop: Extent | None = None, step: int = 1, *, dtype: object = int64) -> Value:
+    """start, start + step, ... before stop; ``arange(n)`` starts at 0. Bounds are ints or Dims.
+
+    >>> arange(999, -1, -1).type
+    i64[1000]
+    """
+    first, last = (0, start) if stop is None else (start, stop)
+    if not isinstance(step, int) or step == 0:
+        raise ShapeError(f"{who('arange')}: step must be a non-zero int, got {step!r}")
+    span = last - first if step > 0 else first - last
+    stride = step if step > 0 else -step
+    count = span if stride == 1 else (span + (stride - 1)) // stride
+    count = max(count, 0) if isinstance(count, int) else count
+    chosen = dtype_of(dtype)
+    line = apply("iota", shape=(count,), axis=0, dtype=chosen)
+    scaled = line if step == 1 else line * step
+    return scaled if isinstance(first, int) and first == 0 else (scaled + first).astype(chosen)
+
+
+def eye(n: Extent, m: Extent | None = None, *, dtype: object = float32) -> Value:
+    """Ones where row and column agree, else zeros: [n, m]."""
+    shape = (n, n if m is None else m)
+    rows = apply("iota", shape=shape, axis=0, dtype=int64)
+    columns = apply("iota", shape=shape, axis=1, dtype=int64)
+    return apply("cast", apply("==", rows, columns), dtype=dtype_of(dtype))
+
+
+def linspace(start: float, stop: float, num: int, *, dtype: object = float32) -> Value:
+    """``num`` evenly spaced numbers from start to stop, both included."""
+    line = apply("iota", shape=(num,), axis=0, dtype=dtype_of(dtype))
+    return line * ((stop - start) / max(num - 1, 1)) + start
+
+
+@function
+def one_hot(index: object, count: Extent, dtype: object = float32) -> Value:
+    """1 where the new last axis (of extent ``count``) equals ``index``, else 0: shape index.shape + (count,)."""
+    wanted = lift_one("one_hot", index)
+    shape = (*wanted.shape, count)
+    column = apply("iota", shape=shape, axis=len(shape) - 1, dtype=wanted.dtype)
+    spread = apply("broadcast", wanted, shape=shape, axes=tuple(range(wanted.ndim)))
+    return apply("cast", apply("==", column, spread), dtype=dtype_of(dtype))
+
+
+@function
+def stop_gradient(x: object) -> Value:
+    """x, as a constant to derivatives."""
+    return apply("stop_gradient", lift_one("stop_gradient", x))
