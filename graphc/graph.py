@@ -2,17 +2,18 @@
 
 ::
 
-    Node  := op, inputs (values, ordered), attrs, types (one a result), block, source, serial, primal
-    Value := node, index, name                 (result ``index`` of ``node``)
-    Graph := inputs, outputs, updates (state, new value); its nodes are what these need, by serial
-    block := segment / segment ...             (the module and composite calls that made the node)
+    Node  := op, inputs (values, ordered), attrs, types (one a result), block, source, serial,
+    primal Value := node, index, name                 (result ``index`` of ``node``) Graph :=
+    inputs, outputs, updates (state, new value); its nodes are what these need, by serial block :=
+    segment / segment ...             (the module and composite calls that made the node)
 
-Sources are nodes of op observed, argument (of a loop's body), parameter, state and constant. Everything is immutable;
-identity is equality (``==`` on values is elementwise). ``serial``, a creation counter, is program order and so a
-topological order: a node's inputs exist before it does.
+Sources are nodes of op observed, argument (of a loop's body), parameter, state and constant.
+Everything is immutable; identity is equality (``==`` on values is elementwise). ``serial``, a
+creation counter, is program order and so a topological order: a node's inputs exist before it
+does.
 
-``apply`` makes nodes. It finds an op's type rule in ``TYPE_RULES``, which ``graphc.op`` fills when ops register, so
-this module knows no op.
+``apply`` makes nodes. It finds an op's type rule in ``TYPE_RULES``, which ``graphc.op`` fills when
+ops register, so this module knows no op.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ TypeRule = Callable[[tuple[TensorType, ...], Mapping[str, Any]], tuple[TensorTyp
 TYPE_RULES: dict[str, TypeRule] = {}
 #: names of composite functions: block segments that the folded text and the drawing fold
 COMPOSITES: set[str] = set()
-#: what ``Graph.text`` and ``_repr_svg_`` call; ``graphc.text`` and ``graphc.draw`` fill it when imported
+#: what ``Graph.text`` and ``_repr_svg_`` call; ``graphc.text`` and ``graphc.draw`` fill it when
+#: imported
 HOOKS: dict[str, Callable[..., Any]] = {}
 
 _serials = itertools.count(1)
@@ -98,7 +100,9 @@ class Node:
 
 
 class Value(Operators):
-    """Result ``index`` of ``node``. ``name`` is a label for people; nothing computed depends on it."""
+    """Result ``index`` of ``node``. ``name`` is a label for people; nothing computed depends on
+    it.
+    """
 
     __slots__ = ("__weakref__", "index", "name", "node")
 
@@ -176,8 +180,9 @@ _roots = itertools.count(1)
 def block(name: str) -> Iterator[str]:
     """Nodes made inside belong to block ``name`` of the current block; yields its path.
 
-    A second call of the same name in a block becomes ``name#2``. A root gets ``#`` and a process-wide number, which
-    ``Graph.block_names`` renders as ``name#1``, ``name#2`` in program order (or plain ``name`` where it is alone).
+    A second call of the same name in a block becomes ``name#2``. A root gets ``#`` and a
+    process-wide number, which ``Graph.block_names`` renders as ``name#1``, ``name#2`` in program
+    order (or plain ``name`` where it is alone).
     """
     frames = _frames.get()
     if frames and frames[-1].path:
@@ -240,9 +245,11 @@ def source_value(op: str, type: TensorType, name: str | None = None, **attrs: Ha
 
 
 def apply_all(op: str, *inputs: Value, **attrs: Any) -> tuple[Value, ...]:
-    """Apply a primitive op: its results. Inputs are Values whose types the op's rule accepts as they are.
+    """Apply a primitive op: its results. Inputs are Values whose types the op's rule accepts as
+    they are.
 
-    States are read first, so that all uses of this application, its derivative included, see one version.
+    States are read first, so that all uses of this application, its derivative included, see one
+    version.
     """
     if op not in _TAKES_STATES and not _closed.get():
         inputs = tuple(apply_all("read", v)[0] if v.node.op in STATES else v for v in inputs)
@@ -283,7 +290,9 @@ def ancestors(roots: Iterable[Value], stop: Iterable[Value] = ()) -> list[Node]:
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """What computes ``outputs`` and the new values of ``updates`` from ``inputs`` (and states and constants)."""
+    """What computes ``outputs`` and the new values of ``updates`` from ``inputs`` (and states and
+    constants).
+    """
 
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
@@ -316,7 +325,9 @@ class Graph:
 
     @cached_property
     def nx(self) -> networkx.MultiDiGraph[Any]:
-        """The bipartite view: Value -> Node edges keyed by input slot, Node -> Value edges keyed by result."""
+        """The bipartite view: Value -> Node edges keyed by input slot, Node -> Value edges keyed
+        by result.
+        """
         import networkx  # heavy, and only passes that run its algorithms need it
 
         view: networkx.MultiDiGraph[Any] = networkx.MultiDiGraph()
@@ -347,7 +358,9 @@ class Graph:
         return rendered
 
     def text(self, *, folded: bool = False) -> str:
-        """The graph as text: unfolded, every primitive (it parses back); folded, every composite one line."""
+        """The graph as text: unfolded, every primitive (it parses back); folded, every composite
+        one line.
+        """
         return str(HOOKS["text"](self, folded=folded))
 
     def __repr__(self) -> str:
@@ -365,15 +378,18 @@ Rewrite = Callable[[Node, tuple[Value, ...]], "Sequence[Value] | None"]
 def rebuild(graph: Graph, rewrite: Rewrite) -> Graph:
     """A graph with nodes replaced, in one pass over it.
 
-    ``rewrite(node, inputs)`` sees every node in program order with its inputs already rewritten; it returns the
-    values that stand for the node's results, or None to keep the node (cloned only where its inputs changed).
-    Graph inputs and updated states may not be replaced. New nodes made inside take the replaced node's block and line.
+    ``rewrite(node, inputs)`` sees every node in program order with its inputs already rewritten;
+    it returns the values that stand for the node's results, or None to keep the node (cloned only
+    where its inputs changed). Graph inputs and updated states may not be replaced. New nodes made
+    inside take the replaced node's block and line.
     """
     kept = {id(v) for v in graph.inputs} | {id(state) for state, _ in graph.updates}
     replaced: dict[Value, Value] = {}
     for node in graph.nodes:
         inputs = tuple(replaced.get(v, v) for v in node.inputs)
-        new = None if any(id(v) in kept for v in node.outputs) else _rewritten(node, inputs, rewrite)
+        new = (
+            None if any(id(v) in kept for v in node.outputs) else _rewritten(node, inputs, rewrite)
+        )
         if new is None:
             if all(a is b for a, b in zip(inputs, node.inputs, strict=True)):
                 continue
@@ -390,7 +406,9 @@ def rebuild(graph: Graph, rewrite: Rewrite) -> Graph:
 
 
 def clone(node: Node, inputs: tuple[Value, ...], attrs: Mapping[str, Any] | None = None) -> Node:
-    """``node`` on other inputs of the same types (or with other attrs), as a new node of the same place."""
+    """``node`` on other inputs of the same types (or with other attrs), as a new node of the same
+    place.
+    """
     attrs = node.attrs if attrs is None else attrs
     copied = Node(
         node.op, inputs, attrs, node.types, node.block, node.source, next(_serials), node.primal
@@ -428,7 +446,9 @@ def _standing_at(node: Node) -> Iterator[None]:
 
 
 def check_scope(graph: Graph) -> None:
-    """A body's argument that the graph needs but does not have as an input: ScopeError naming both lines."""
+    """A body's argument that the graph needs but does not have as an input: ScopeError naming both
+    lines.
+    """
     given = {id(v) for v in graph.inputs}
     for node in graph.nodes:
         if node.op == "argument" and not any(id(v) in given for v in node.outputs):

@@ -4,12 +4,13 @@
 
     type       (input types, attrs) -> result types           raises ShapeError, DTypeError
     reference  (input arrays, attrs, result types) -> arrays   NumPy, slow and plain: the oracle
-    vjp        (node, cotangents, transform) -> cotangents of the inputs    builds graph; None: no derivative
-    jvp        (node, tangents, transform) -> tangents of the results       builds graph; None: no derivative
-    lower      (ctx, node, inputs, index, output) -> Term      the element of a result at an index, in Kernel IR
+    vjp        (node, cotangents, transform) -> cotangents of the inputs    builds graph; None: no
+    derivative jvp        (node, tangents, transform) -> tangents of the results       builds
+    graph; None: no derivative lower      (ctx, node, inputs, index, output) -> Term      the
+    element of a result at an index, in Kernel IR
 
-A cotangent or tangent that is None is zero. ``transform`` is autodiff itself, which rules of ops with bodies (loop,
-cond) apply to those bodies.
+A cotangent or tangent that is None is zero. ``transform`` is autodiff itself, which rules of ops
+with bodies (loop, cond) apply to those bodies.
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ from graphc.types import DType, Extent, Shape, TensorType, float32
 __all__ = [
     "OPS",
     "Access",
+    "Array",
+    "Cotangents",
     "ErrorSample",
+    "Index",
+    "Inputs",
     "LowerContext",
     "Op",
     "Sample",
@@ -39,11 +44,15 @@ __all__ = [
     "function",
     "op_of",
     "register",
+    "single",
+    "tensor",
 ]
 
 Array = np.ndarray[Any, Any]
 #: the Kernel IR value of a node's input at index terms
 Access = Callable[[tuple[Term, ...]], Term]
+Inputs = Sequence[Access]
+Index = tuple[Term, ...]
 Cotangents = Sequence["Value | None"]
 
 
@@ -60,7 +69,9 @@ class LowerContext(Protocol):
         """A constant, or a run-time size as an int64 term."""
 
     def masked(self, access: Access, index: tuple[Term, ...], pred: Term, fill: Term) -> Term:
-        """``access(index)`` where ``pred``, else ``fill``; nothing is loaded where ``pred`` is false."""
+        """``access(index)`` where ``pred``, else ``fill``; nothing is loaded where ``pred`` is
+        false.
+        """
 
 
 class Transform(Protocol):
@@ -81,8 +92,9 @@ class Transform(Protocol):
 class Sample:
     """Inputs that an op must handle: types (with int shapes) and attrs.
 
-    ``low`` and ``high`` bound the random elements; ``special`` mixes in infinities, NaN and signed zeros;
-    ``arrays`` gives an input's elements outright (by slot); ``differentiable=False`` leaves out the derivative check.
+    ``low`` and ``high`` bound the random elements; ``special`` mixes in infinities, NaN and signed
+    zeros; ``arrays`` gives an input's elements outright (by slot); ``differentiable=False`` leaves
+    out the derivative check.
     """
 
     types: tuple[TensorType, ...]
@@ -107,15 +119,17 @@ class ErrorSample:
 Reference = Callable[[Sequence[Array], Mapping[str, Any], tuple[TensorType, ...]], Sequence[Array]]
 Vjp = Callable[[Node, Cotangents, Transform], Cotangents]
 Jvp = Callable[[Node, Cotangents, Transform], Cotangents]
-Lower = Callable[[LowerContext, Node, Sequence[Access], tuple[Term, ...], int], Term]
+Lower = Callable[[LowerContext, Node, Inputs, Index, int], Term]
 
 
 @dataclass(frozen=True)
 class Op:
-    """An op. ``vjp`` and ``jvp`` None: nothing flows through it (its results are discrete, or it cuts).
+    """An op. ``vjp`` and ``jvp`` None: nothing flows through it (its results are discrete, or it
+    cuts).
 
-    ``lower`` is None for ops that no kernel computes elementwise: sources, and those whose body is a schedule's
-    loop or branch; ``kind`` says which: "map", "source", "region" or "graph" (resolved before lowering).
+    ``lower`` is None for ops that no kernel computes elementwise: sources, and those whose body is
+    a schedule's loop or branch; ``kind`` says which: "map", "source", "region" or "graph"
+    (resolved before lowering).
     """
 
     name: str
@@ -128,6 +142,15 @@ class Op:
     samples: tuple[Sample, ...] = ()
     error_samples: tuple[ErrorSample, ...] = ()
     kind: str = "map"
+
+
+def single(rule: Callable[[LowerContext, Node, Inputs, Index], Term]) -> Lower:
+    """The lowering rule of an op with one result."""
+
+    def lower(ctx: LowerContext, node: Node, inputs: Inputs, index: Index, output: int = 0) -> Term:
+        return rule(ctx, node, inputs, index)
+
+    return lower
 
 
 #: every primitive op by name
@@ -153,7 +176,9 @@ R = TypeVar("R")
 
 
 def function(f: Callable[P, R]) -> Callable[P, R]:
-    """Enter a public function of graphc.ops under its name for operators, methods and NumPy's protocols."""
+    """Enter a public function of graphc.ops under its name for operators, methods and NumPy's
+    protocols.
+    """
     register_function(f.__name__.rstrip("_"), f)
     return f
 

@@ -1,7 +1,9 @@
-"""What Python and NumPy syntax means on a Value: every operator and method is a named function of ``graphc.ops``.
+"""What Python and NumPy syntax means on a Value: every operator and method is a named function of
+``graphc.ops``.
 
-``FUNCTIONS`` is the table of those functions. ``graphc.ops`` fills it when imported, so this module, below the ops,
-imports none of them. What cannot work on a graph (``if x:``, ``float(x)``) raises a ``UsageError`` with the remedy.
+``FUNCTIONS`` is the table of those functions. ``graphc.ops`` fills it when imported, so this
+module, below the ops, imports none of them. What cannot work on a graph (``if x:``, ``float(x)``)
+raises a ``UsageError`` with the remedy.
 """
 
 from __future__ import annotations
@@ -57,7 +59,9 @@ def _refuse(message: str) -> NoReturn:
 
 
 class At:
-    """``v.at[i].set(w)``: a copy of ``v`` with the indexed elements replaced, added to, or bounded."""
+    """``v.at[i].set(w)``: a copy of ``v`` with the indexed elements replaced, added to, or
+    bounded.
+    """
 
     __slots__ = ("_index", "_value")
 
@@ -328,9 +332,7 @@ class Operators:
         extent = cast("Value", self).shape[:1]
         if extent and isinstance(extent[0], int):
             return extent[0]
-        _refuse(
-            f"{self!r} has no length: " + ("use v.shape[0]" if extent else "it is a scalar")
-        )
+        _refuse(f"{self!r} has no length: " + ("use v.shape[0]" if extent else "it is a scalar"))
 
     def __iter__(self) -> Iterator[Value]:
         extent = cast("Value", self).shape[:1]

@@ -1,4 +1,6 @@
-"""The user's line: the first frame outside graphc, and the scopes that say which line counts instead."""
+"""The user's line: the first frame outside graphc, and the scopes that say which line counts
+instead.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ _cache: dict[tuple[CodeType, int], SourceLoc] = {}
 
 
 def here() -> SourceLoc | None:
-    """The line that called into graphc, or the pinned one (a derivative belongs to its forward line)."""
+    """The line that called into graphc, or the pinned one (a derivative belongs to its forward
+    line).
+    """
     pinned_line = _pinned.get()
     if pinned_line is not None:
         return pinned_line

@@ -4,8 +4,10 @@ Importing this package registers every op. Functions are named as in the Python 
 """
 
 if __name__ != "graphc.ops":
-    raise ImportError("import this package as graphc.ops: a second copy would register every op twice")
+    raise ImportError("import it as graphc.ops: a second copy would register every op twice")
 
-from graphc.ops.elementwise import *  # noqa: E402, F403
-from graphc.ops.shape import *  # noqa: E402, F403
-from graphc.ops.source import *  # noqa: E402, F403
+from graphc.ops import elementwise, reduce, shape, source
+from graphc.ops.arithmetic import *
+from graphc.ops.creation import *
+from graphc.ops.movement import *
+from graphc.ops.reductions import *

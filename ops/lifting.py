@@ -1,5 +1,6 @@
 """From what a person writes to what primitives take: scalars and arrays become Values, dtypes are promoted,
-broadcasting becomes explicit nodes."""
+broadcasting becomes explicit nodes.
+"""
 
 from __future__ import annotations
 

@@ -12,25 +12,26 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import DTypeError, ShapeError
-from graphc.graph import Node, Value, apply
+from graphc.graph import Node, apply
 from graphc.kernel import build
 from graphc.kernel.terms import Term
 from graphc.op import (
-    Access,
     Array,
     Cotangents,
     ErrorSample,
+    Index,
+    Inputs,
     LowerContext,
     Op,
     Sample,
     Transform,
-    function,
     register,
+    single,
     tensor,
 )
 from graphc.ops.lifting import full as full_of
-from graphc.ops.lifting import lift_one, normalize_axis, who
-from graphc.types import DType, Extent, Shape, Size, TensorType, bool_, dtype_of, float32, int64
+from graphc.ops.lifting import normalize_axis, who
+from graphc.types import DType, Shape, Size, TensorType, bool_, float32, int64
 
 Types = tuple[TensorType, ...]
 Attrs = Mapping[str, Any]
@@ -86,9 +87,7 @@ def _full_reference(arrays: Sequence[Array], attrs: Attrs, types: Types) -> Sequ
     return (np.full(types[0].shape, attrs["value"], types[0].dtype.numpy),)
 
 
-def _full_lower(
-    ctx: LowerContext, node: Node, inputs: Sequence[Access], index: tuple[Term, ...], output: int = 0
-) -> Term:
+def _full_lower(ctx: LowerContext, node: Node, inputs: Inputs, index: Index) -> Term:
     return build.const(node.attrs["value"], node.attrs["dtype"])
 
 
@@ -98,7 +97,7 @@ register(
         "Every element is ``value``.",
         _no_inputs_type("full"),
         _full_reference,
-        lower=_full_lower,
+        lower=single(_full_lower),
         samples=(
             Sample((), {"shape": (2, 3), "value": 1.5, "dtype": float32}),
             Sample((), {"shape": (), "value": -7, "dtype": int64}),
@@ -125,9 +124,7 @@ def _iota_reference(arrays: Sequence[Array], attrs: Attrs, types: Types) -> Sequ
     return (np.broadcast_to(line, shape).copy(),)
 
 
-def _iota_lower(
-    ctx: LowerContext, node: Node, inputs: Sequence[Access], index: tuple[Term, ...], output: int = 0
-) -> Term:
+def _iota_lower(ctx: LowerContext, node: Node, inputs: Inputs, index: Index) -> Term:
     return build.cast(index[node.attrs["axis"]], node.attrs["dtype"])
 
 
@@ -137,7 +134,7 @@ register(
         "Every element is its index along ``axis``.",
         _iota_type,
         _iota_reference,
-        lower=_iota_lower,
+        lower=single(_iota_lower),
         samples=(
             Sample((), {"shape": (2, 5), "axis": 1, "dtype": int64}),
             Sample((), {"shape": (4,), "axis": 0, "dtype": float32}),
@@ -156,9 +153,7 @@ def _size_type(types: Types, attrs: Attrs) -> Types:
     return (TensorType(int64, ()),)
 
 
-def _size_lower(
-    ctx: LowerContext, node: Node, inputs: Sequence[Access], index: tuple[Term, ...], output: int = 0
-) -> Term:
+def _size_lower(ctx: LowerContext, node: Node, inputs: Inputs, index: Index) -> Term:
     return build.size(node.attrs["extent"])
 
 
@@ -168,7 +163,7 @@ register(
         "A Dim, or a formula of Dims, as an int64 scalar.",
         _size_type,
         lambda arrays, attrs, types: (np.asarray(attrs["extent"], np.int64),),
-        lower=_size_lower,
+        lower=single(_size_lower),
         samples=(Sample((), {"extent": 12}),),
         error_samples=(ErrorSample((), {"extent": 1.5}, ShapeError, "no extent"),),
     )
@@ -186,9 +181,7 @@ def _identity(arrays: Sequence[Array], attrs: Attrs, types: Types) -> Sequence[A
     return (arrays[0],)
 
 
-def _identity_lower(
-    ctx: LowerContext, node: Node, inputs: Sequence[Access], index: tuple[Term, ...], output: int = 0
-) -> Term:
+def _identity_lower(ctx: LowerContext, node: Node, inputs: Inputs, index: Index) -> Term:
     return inputs[0](index)
 
 
@@ -207,7 +200,7 @@ register(
         "The value, as a constant to derivatives.",
         _same_type,
         _identity,
-        lower=_identity_lower,
+        lower=single(_identity_lower),
         samples=_ANY_SAMPLES,
     )
 )
@@ -219,7 +212,7 @@ register(
         _identity,
         _first_only,
         _first_tangent,
-        _identity_lower,
+        single(_identity_lower),
         (Sample((tensor((2, 3)),), {"tag": "aux"}),),
     )
 )
@@ -267,7 +260,9 @@ register(
 
 def _by_mode_type(types: Types, attrs: Attrs) -> Types:
     if len(types) != 2 or types[0] != types[1]:
-        raise ShapeError(f"{who('by_mode')}: train is {types[0]}, eval is {types[-1]}: they must agree")
+        raise ShapeError(
+            f"{who('by_mode')}: train is {types[0]}, eval is {types[-1]}: they must agree"
+        )
     return types[:1]
 
 
@@ -300,103 +295,3 @@ register(
         error_samples=(ErrorSample((tensor((2,)), tensor((3,))), {}, ShapeError, "agree"),),
     )
 )
-
-
-# ---- public functions
-
-
-def _shape_of(shape: object) -> Shape:
-    return tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)  # type: ignore[return-value]
-
-
-def full(shape: object, value: object, dtype: object = None) -> Value:
-    """A tensor of ``shape`` full of ``value`` (a number, or a scalar Value).
-
-    >>> full((2, 3), 1.5).type
-    f32[2,3]
-    """
-    from_number = lift_one("full", value)
-    wanted = from_number.dtype if dtype is None else dtype_of(dtype)
-    if from_number.node.op == "full":
-        return full_of(_shape_of(shape), from_number.node.attrs["value"], wanted)
-    if from_number.dtype != wanted:
-        from_number = apply("cast", from_number, dtype=wanted)
-    return apply("broadcast", from_number, shape=_shape_of(shape), axes=())
-
-
-def zeros(shape: object, dtype: object = float32) -> Value:
-    """A tensor of zeros."""
-    return full_of(_shape_of(shape), 0, dtype_of(dtype))
-
-
-def ones(shape: object, dtype: object = float32) -> Value:
-    """A tensor of ones."""
-    return full_of(_shape_of(shape), 1, dtype_of(dtype))
-
-
-@function
-def zeros_like(x: object, dtype: object = None) -> Value:
-    """Zeros of the shape, and unless ``dtype`` says otherwise the dtype, of x."""
-    return full_like(x, 0, dtype)
-
-
-@function
-def ones_like(x: object, dtype: object = None) -> Value:
-    """Ones of the shape and dtype of x."""
-    return full_like(x, 1, dtype)
-
-
-@function
-def full_like(x: object, value: bool | int | float, dtype: object = None) -> Value:
-    """``value`` everywhere, in the shape and dtype of x."""
-    model = lift_one("full_like", x)
-    return full_of(model.shape, value, model.dtype if dtype is None else dtype_of(dtype))
-
-
-def arange(start: Extent, stop: Extent | None = None, step: int = 1, *, dtype: object = int64) -> Value:
-    """start, start + step, ... before stop; ``arange(n)`` starts at 0. Bounds are ints or Dims.
-
-    >>> arange(999, -1, -1).type
-    i64[1000]
-    """
-    first, last = (0, start) if stop is None else (start, stop)
-    if not isinstance(step, int) or step == 0:
-        raise ShapeError(f"{who('arange')}: step must be a non-zero int, got {step!r}")
-    span = last - first if step > 0 else first - last
-    stride = step if step > 0 else -step
-    count = span if stride == 1 else (span + (stride - 1)) // stride
-    count = max(count, 0) if isinstance(count, int) else count
-    chosen = dtype_of(dtype)
-    line = apply("iota", shape=(count,), axis=0, dtype=chosen)
-    scaled = line if step == 1 else line * step
-    return scaled if isinstance(first, int) and first == 0 else (scaled + first).astype(chosen)
-
-
-def eye(n: Extent, m: Extent | None = None, *, dtype: object = float32) -> Value:
-    """Ones where row and column agree, else zeros: [n, m]."""
-    shape = (n, n if m is None else m)
-    rows = apply("iota", shape=shape, axis=0, dtype=int64)
-    columns = apply("iota", shape=shape, axis=1, dtype=int64)
-    return apply("cast", apply("==", rows, columns), dtype=dtype_of(dtype))
-
-
-def linspace(start: float, stop: float, num: int, *, dtype: object = float32) -> Value:
-    """``num`` evenly spaced numbers from start to stop, both included."""
-    line = apply("iota", shape=(num,), axis=0, dtype=dtype_of(dtype))
-    return line * ((stop - start) / max(num - 1, 1)) + start
-
-
-@function
-def one_hot(index: object, count: Extent, dtype: object = float32) -> Value:
-    """1 where the new last axis (of extent ``count``) equals ``index``, else 0: shape index.shape + (count,)."""
-    wanted = lift_one("one_hot", index)
-    shape = (*wanted.shape, count)
-    column = apply("iota", shape=shape, axis=len(shape) - 1, dtype=wanted.dtype)
-    spread = apply("broadcast", wanted, shape=shape, axes=tuple(range(wanted.ndim)))
-    return apply("cast", apply("==", column, spread), dtype=dtype_of(dtype))
-
-
-@function
-def stop_gradient(x: object) -> Value:
-    """x, as a constant to derivatives."""
-    return apply("stop_gradient", lift_one("stop_gradient", x))

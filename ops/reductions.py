@@ -1,0 +1,221 @@
+"""Reductions, running totals and what is made of them: softmax, means, norms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from graphc.graph import Value, apply
+from graphc.op import composite, function
+from graphc.ops.lifting import broadcast_to, full, lift_one, normalize_axes, normalize_axis
+from graphc.ops.reduce import remove_axes
+from graphc.ops.shape import product
+from graphc.types import DType, Extent, bool_, dtype_of, float32, int64
+
+
+def _reduce(name: str, x: Value, axis: Any, keepdims: bool) -> Value:
+    axes = normalize_axes(name, axis, x.ndim)
+    out = apply("reduce", x, monoid=name, axes=axes) if axes else _of_one(name, x)
+    if not keepdims or not axes:
+        return out
+    return apply("reshape", out, shape=tuple(1 if i in axes else e for i, e in enumerate(x.shape)))
+
+
+def _of_one(name: str, x: Value) -> Value:
+    """A reduction over no axes."""
+    return full(x.shape, 0, int64) if name.startswith("arg") else x
+
+
+def _numbers(name: str, x: object) -> Value:
+    value = lift_one(name, x)
+    return apply("cast", value, dtype=int64) if value.dtype.kind == "b" else value
+
+
+@function
+def sum(x: object, axis: Any = None, keepdims: bool = False, *, dtype: object = None) -> Value:
+    """The sum over ``axis`` (an int, a tuple, None for all).
+
+    >>> sum([[1.0, 2.0]], axis=1).shape
+    (1,)
+    """
+    value = _numbers("sum", x)
+    if dtype is not None and value.dtype != dtype_of(dtype):
+        value = apply("cast", value, dtype=dtype_of(dtype))
+    return _reduce("sum", value, axis, keepdims)
+
+
+@function
+def prod(x: object, axis: Any = None, keepdims: bool = False) -> Value:
+    """The product over ``axis``."""
+    return _reduce("prod", _numbers("prod", x), axis, keepdims)
+
+
+@function
+def max(x: object, axis: Any = None, keepdims: bool = False) -> Value:
+    """The maximum over ``axis``; NaN if there is one. Equal maxima share the derivative evenly."""
+    return _reduce("max", _numbers("max", x), axis, keepdims)
+
+
+@function
+def min(x: object, axis: Any = None, keepdims: bool = False) -> Value:
+    """The minimum over ``axis``; NaN if there is one. Equal minima share the derivative evenly."""
+    return _reduce("min", _numbers("min", x), axis, keepdims)
+
+
+@function
+def argmax(x: object, axis: int | None = None, keepdims: bool = False) -> Value:
+    """The index of the maximum along ``axis`` (None: row-major over all), the first of equals."""
+    return _reduce("argmax", _numbers("argmax", x), axis, keepdims)
+
+
+@function
+def argmin(x: object, axis: int | None = None, keepdims: bool = False) -> Value:
+    """The index of the minimum along ``axis`` (None: row-major over all), the first of equals."""
+    return _reduce("argmin", _numbers("argmin", x), axis, keepdims)
+
+
+def _as_bool(name: str, x: object) -> Value:
+    value = lift_one(name, x)
+    return value if value.dtype == bool_ else apply("cast", value, dtype=bool_)
+
+
+@function
+def any(x: object, axis: Any = None, keepdims: bool = False) -> Value:
+    """Whether some element over ``axis`` is true (not 0)."""
+    return _reduce("any", _as_bool("any", x), axis, keepdims)
+
+
+@function
+def all(x: object, axis: Any = None, keepdims: bool = False) -> Value:
+    """Whether every element over ``axis`` is true (not 0)."""
+    return _reduce("all", _as_bool("all", x), axis, keepdims)
+
+
+def count_of(extents: Sequence[Extent], dtype: DType) -> Value | int:
+    """A number of elements as an operand: an int, or a scalar of ``dtype`` that depends on Dims."""
+    count = product(extents)
+    if isinstance(count, int):
+        return count
+    return apply("cast", apply("size", extent=count), dtype=dtype)
+
+
+def _floating(name: str, x: object) -> Value:
+    value = lift_one(name, x)
+    return value if value.dtype.is_float else apply("cast", value, dtype=float32)
+
+
+@composite
+def _mean(value: Value, axes: tuple[int, ...], keepdims: bool) -> Value:
+    total = _reduce("sum", value, axes, keepdims)
+    return total / count_of([value.shape[a] for a in axes], value.dtype)
+
+
+@function
+def mean(x: object, axis: Any = None, keepdims: bool = False) -> Value:
+    """The mean over ``axis``; of integers in float32."""
+    value = _floating("mean", x)
+    return _mean(value, normalize_axes("mean", axis, value.ndim), keepdims)
+
+
+@function
+@composite
+def var(x: object, axis: Any = None, keepdims: bool = False, correction: float = 0) -> Value:
+    """The variance over ``axis``: squared deviations over (count - correction)."""
+    value = _floating("var", x)
+    axes = normalize_axes("var", axis, value.ndim)
+    deviation = value - mean(value, axes, keepdims=True)
+    total = _reduce("sum", deviation * deviation, axes, keepdims)
+    return total / (count_of([value.shape[a] for a in axes], value.dtype) - correction)
+
+
+@function
+@composite
+def std(x: object, axis: Any = None, keepdims: bool = False, correction: float = 0) -> Value:
+    """The standard deviation over ``axis``."""
+    return apply("sqrt", var(x, axis, keepdims, correction))
+
+
+@function
+def cumulative_sum(
+    x: object, axis: int = 0, *, reverse: bool = False, exclusive: bool = False
+) -> Value:
+    """The running sum along ``axis``."""
+    return _cumulate("sum", x, axis, reverse, exclusive)
+
+
+@function
+def cumulative_prod(
+    x: object, axis: int = 0, *, reverse: bool = False, exclusive: bool = False
+) -> Value:
+    """The running product along ``axis``."""
+    return _cumulate("prod", x, axis, reverse, exclusive)
+
+
+@function
+def cumulative_max(x: object, axis: int = 0, *, reverse: bool = False) -> Value:
+    """The running maximum along ``axis``."""
+    return _cumulate("max", x, axis, reverse, False)
+
+
+@function
+def cumsum(x: object, axis: int = 0) -> Value:
+    """NumPy's name of cumulative_sum."""
+    return cumulative_sum(x, axis)
+
+
+def _cumulate(monoid: str, x: object, axis: int, reverse: bool, exclusive: bool) -> Value:
+    value = _numbers("cumulate", x)
+    place = normalize_axis("cumulate", axis, value.ndim)
+    return apply("cumulate", value, monoid=monoid, axis=place, reverse=reverse, exclusive=exclusive)
+
+
+@function
+@composite
+def logsumexp(x: object, axis: Any = None, keepdims: bool = False) -> Value:
+    """log(sum(exp(x))) without overflow: the maximum is taken out first."""
+    value = _floating("logsumexp", x)
+    axes = normalize_axes("logsumexp", axis, value.ndim)
+    high = _steady_max(value, axes)
+    total = _reduce("sum", apply("exp", value - broadcast_to(high, value.shape)), axes, True)
+    out = apply("log", total) + high
+    return out if keepdims else apply("reshape", out, shape=remove_axes(value.shape, axes))
+
+
+def _steady_max(value: Value, axes: tuple[int, ...]) -> Value:
+    """The maximum with kept axes, as a constant to derivatives; 0 where it is infinite, so that no inf - inf arises."""
+    high = apply("stop_gradient", _reduce("max", value, axes, True))
+    return apply("where", apply("isinf", high), full(high.shape, 0, high.dtype), high)
+
+
+@function
+@composite
+def softmax(x: object, axis: int = -1) -> Value:
+    """exp(x) over its sum along ``axis``, without overflow."""
+    value = _floating("softmax", x)
+    axes = normalize_axes("softmax", axis, value.ndim)
+    high = apply("stop_gradient", _reduce("max", value, axes, True))
+    grown = apply("exp", value - broadcast_to(high, value.shape))
+    return grown / broadcast_to(_reduce("sum", grown, axes, True), value.shape)
+
+
+@function
+@composite
+def log_softmax(x: object, axis: int = -1) -> Value:
+    """log(softmax(x)) without overflow or cancellation."""
+    value = _floating("log_softmax", x)
+    axes = normalize_axes("log_softmax", axis, value.ndim)
+    high = apply("stop_gradient", _reduce("max", value, axes, True))
+    centred = value - broadcast_to(high, value.shape)
+    total = _reduce("sum", apply("exp", centred), axes, True)
+    return centred - broadcast_to(apply("log", total), value.shape)
+
+
+@function
+def norm(x: object, axis: Any = None, keepdims: bool = False) -> Value:
+    """The Euclidean norm over ``axis``; its derivative at 0 is 0."""
+    value = _floating("norm", x)
+    square = _reduce("sum", value * value, axis, keepdims)
+    zero = full(square.shape, 0, square.dtype)
+    safe = apply("==", square, zero)
+    root = apply("sqrt", apply("where", safe, full(square.shape, 1, square.dtype), square))
+    return apply("where", safe, zero, root)
