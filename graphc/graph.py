@@ -3,9 +3,10 @@
 ::
 
     Node  := op, inputs (values, ordered), attrs, types (one a result), block, source, serial,
-    primal Value := node, index, name                 (result ``index`` of ``node``) Graph :=
-    inputs, outputs, updates (state, new value); its nodes are what these need, by serial block :=
-    segment / segment ...             (the module and composite calls that made the node)
+             primal
+    Value := node, index, name                 (result ``index`` of ``node``)
+    Graph := inputs, outputs, updates (state, new value); its nodes are what these need, by serial
+    block := segment / segment ...             (the module and composite calls that made the node)
 
 Sources are nodes of op observed, argument (of a loop's body), parameter, state and constant.
 Everything is immutable; identity is equality (``==`` on values is elementwise). ``serial``, a

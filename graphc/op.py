@@ -4,10 +4,12 @@
 
     type       (input types, attrs) -> result types           raises ShapeError, DTypeError
     reference  (input arrays, attrs, result types) -> arrays   NumPy, slow and plain: the oracle
-    vjp        (node, cotangents, transform) -> cotangents of the inputs    builds graph; None: no
-    derivative jvp        (node, tangents, transform) -> tangents of the results       builds
-    graph; None: no derivative lower      (ctx, node, inputs, index, output) -> Term      the
-    element of a result at an index, in Kernel IR
+    vjp        (node, cotangents, transform) -> cotangents of the inputs
+               builds graph; None: no derivative
+    jvp        (node, tangents, transform) -> tangents of the results
+               builds graph; None: no derivative
+    lower      (ctx, node, inputs, index, output) -> Term
+               the element of a result at an index, in Kernel IR
 
 A cotangent or tangent that is None is zero. ``transform`` is autodiff itself, which rules of ops
 with bodies (loop, cond) apply to those bodies.
