@@ -22,12 +22,12 @@ from typing import Any
 
 from graphc import tree
 from graphc.errors import DTypeError, GradError, ShapeError
-from graphc.graph import Node, Value, ancestors, apply, differentiating
+from graphc.graph import Node, Value, ancestors, differentiating
 from graphc.op import OPS, Op
-from graphc.operators import call
+from graphc.ops.lifting import broadcast_to, constant, full
 from graphc.types import TensorType
 
-__all__ = ["grad", "hvp", "jvp", "vjp"]
+__all__ = ["grad", "gradients", "hvp", "jvp", "vjp"]
 
 
 def grad(cost: Value, wrt: Any, *, unused: str = "error") -> Any:
@@ -54,6 +54,12 @@ def grad(cost: Value, wrt: Any, *, unused: str = "error") -> Any:
         if missing:
             raise _disconnected(cost, missing[0])
     return form.build(_or_zeros(values, found))
+
+
+def gradients(cost: Value, values: Sequence[Value]) -> list[Value | None]:
+    """The gradients of a scalar cost, None where no differentiable path joins a value to it."""
+    _check_cost(cost)
+    return _reverse([cost], values, [_filled(cost.type, 1)])
 
 
 def vjp(outputs: Any, wrt: Any, cotangents: Any) -> Any:
@@ -207,7 +213,7 @@ TRANSFORM = _Transform()
 
 
 def _filled(type: TensorType, value: float) -> Value:
-    return apply("full", shape=type.shape, dtype=type.dtype, value=value)
+    return full(type.shape, value, type.dtype)
 
 
 def _or_zeros(like: Sequence[Value], found: Sequence[Value | None]) -> list[Value]:
@@ -223,7 +229,7 @@ def _seed(seed: Any, value: Value, what: str) -> Value | None:
     if not value.dtype.is_float:
         return None
     if not isinstance(seed, Value):
-        seed = call("broadcast_to", call("asarray", seed, dtype=value.dtype), value.shape)
+        seed = broadcast_to(constant(seed, value.dtype), value.shape)
     if seed.shape != value.shape:
         raise ShapeError(f"{what} of {value!r}: expected shape {value.shape}, got {seed.shape}")
     if seed.dtype != value.dtype:

@@ -28,7 +28,7 @@ from graphc.graph import (
     rebuild,
     source_value,
 )
-from graphc.ops import constant
+from graphc.ops.lifting import constant
 from graphc.source import here
 from graphc.state import Initializer, StateCell, seed_initial_values
 from graphc.types import DType, Extent, Shape, Size, TensorType, dtype_of, float32
@@ -340,6 +340,11 @@ def substitute(structure: Any, replacements: Mapping[Value, Any]) -> Any:
             return [mapping.get(old, kept) for old, kept in pairs]
         if node.op == "read" and inputs[0].node.op not in STATES:
             return inputs
+        if node.op == "attach":  # what it writes are the states themselves
+            count = len(inputs) // 2
+            return clone(
+                node, (inputs[0], *node.inputs[1 : 1 + count], *inputs[1 + count :])
+            ).outputs
         return None
 
     return form.build(rebuild(Graph((), tuple(values)), rewrite).outputs)

@@ -66,8 +66,9 @@ class StateCell:
     """One named tensor that outlives a call.
 
     ``initial`` is an array (the first value itself), an initializer ``(shape, dtype, key) ->
-    array`` that is run at first use, or None for zeros. ``trainable`` tells a parameter from a
-    buffer; ``saved=False`` keeps a buffer out of ``state_dict``.
+    array`` that is run at first use, another cell (its value at first use: a shadow of a
+    parameter), or None for zeros. ``trainable`` tells a parameter from a buffer; ``saved=False``
+    keeps a buffer out of ``state_dict``.
 
     >>> cell = StateCell("h", TensorType(dtype_of("f32"), (2,)))
     >>> cell.set([1, 2]); cell.numpy(), cell.version
@@ -94,7 +95,7 @@ class StateCell:
         self,
         name: str,
         type: TensorType,
-        initial: NDArray[Any] | Initializer | None = None,
+        initial: NDArray[Any] | Initializer | StateCell | None = None,
         *,
         trainable: bool = False,
         saved: bool = True,
@@ -175,6 +176,8 @@ class StateCell:
     def _first_value(self) -> NDArray[Any]:
         if self.initial is None:
             return np.zeros(self.shape, self.type.dtype.numpy)
+        if isinstance(self.initial, StateCell):
+            return self.initial.numpy()
         if not callable(self.initial):
             return self.initial
         if self._key is None:

@@ -1,7 +1,8 @@
 """Updates: which states an executable writes, and what; an immutable mapping with an algebra.
 
-``a | b`` merges (dicts too); one state in both is an error that names both lines. An update sees
-the values at the start of the call, and all are written together after the outputs.
+``a | b`` merges (dicts too); one state in both, with different values, is an error that names both
+lines. An update sees the values at the start of the call, and all are written together after the
+outputs.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 from graphc.errors import DTypeError, ShapeError, StateError
 from graphc.graph import STATES, Value
 from graphc.operators import call
+from graphc.ops.lifting import broadcast_to, constant
 from graphc.source import here
 from graphc.types import SourceLoc
 
@@ -57,7 +59,7 @@ class Updates(Mapping[Value, Value]):
             return NotImplemented
         theirs = other if isinstance(other, Updates) else Updates(other)
         for state in theirs:
-            if state in self._new:
+            if state in self._new and self._new[state] is not theirs._new[state]:
                 raise StateError(
                     f"{_label(state)} is updated twice, at {self._lines[state]} and at "
                     f"{theirs._lines[state]}; an update may write each state once: merge the two "
@@ -112,7 +114,7 @@ def _checked_value(state: Value, value: Any, line: SourceLoc | None) -> Value:
     if isinstance(value, Value):
         new = value
     else:
-        new = call("broadcast_to", call("asarray", value, dtype=state.dtype), state.shape)
+        new = broadcast_to(constant(value, state.dtype), state.shape)
     if new.shape != state.shape:
         raise ShapeError(
             f"update of {_label(state)}: expected shape {state.shape}, got {new.shape}", line

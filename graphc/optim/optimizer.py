@@ -1,0 +1,311 @@
+"""What all optimizers share: the learning rate, step counters, slots, groups, saving.
+
+An optimizer is a formula ``(parameter, gradient, slots) -> (new parameter, new slots)``. Its memory
+(slots, step counters, learning rate) is made once per parameter and shared by every executable.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphc import tree
+from graphc.autodiff import grad, gradients
+from graphc.dsl import StateValue, state_value_of
+from graphc.errors import GradError, StateError
+from graphc.graph import Value, ancestors, apply
+from graphc.source import here
+from graphc.state import StateCell
+from graphc.types import TensorType, float64, int64
+from graphc.updates import Updates
+
+__all__ = ["LearningRate", "Moment", "Optimizer", "Rule"]
+
+#: a number, a function of the step, or a scalar Value
+LearningRate = float | Callable[[Value], Value] | Value
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a step happens and how large it is, in the parameter's element type.
+
+    ``t`` counts from 1, as the formulas do; ``first`` tells (a bool scalar) whether it is the
+    first.
+    """
+
+    t: Value
+    lr: Value
+    first: Value
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The new parameter, and the new values of its slots by name."""
+
+    parameter: Value
+    slots: Mapping[str, Value] = field(default_factory=dict)
+
+
+class Optimizer:
+    """Base of the optimizers; a subclass says which slots a parameter has, and the formula."""
+
+    #: what ``groups`` may override
+    options: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        lr: LearningRate,
+        groups: Mapping[str, Mapping[str, Any]] | None,
+        **options: Any,
+    ) -> None:
+        self._options = options
+        self._groups = {glob: dict(given) for glob, given in (groups or {}).items()}
+        for glob, given in self._groups.items():
+            unknown = [name for name in given if name not in (*self.options, "lr")]
+            if unknown:
+                raise StateError(
+                    f"{self._name}: group {glob!r} sets {', '.join(unknown)}; "
+                    f"its options are lr, {', '.join(self.options)}",
+                    here(),
+                )
+            self._check(options | {k: v for k, v in given.items() if k != "lr"})
+        self._check(options)
+        self._rates = {"": _rate("lr", lr)} | {
+            glob: _rate(f"lr[{glob}]", given["lr"])
+            for glob, given in self._groups.items()
+            if "lr" in given
+        }
+        self._slots: dict[StateValue, dict[str, StateValue]] = {}
+        self._counters: dict[StateValue, StateValue] = {}
+        self._next: dict[StateValue, Value] = {}
+        self._pending: dict[str, NDArray[Any]] = {}
+
+    # ---- what a subclass gives
+
+    def _check(self, options: Mapping[str, Any]) -> None:
+        """Refuse options outside of their range."""
+
+    def _slot_names(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """The names of a parameter's slots, all shaped like it and zero at first."""
+        raise TypeError(f"{type(self).__name__} does not say its slots")
+
+    def _rule(
+        self,
+        p: Value,
+        g: Value,
+        slots: Mapping[str, Value],
+        moment: Moment,
+        options: Mapping[str, Any],
+    ) -> Rule:
+        """The formula."""
+        raise TypeError(f"{type(self).__name__} does not say its formula")
+
+    # ---- what a person calls
+
+    def minimize(self, cost: Value, wrt: Any = None) -> Updates:
+        """One step down the gradient of ``cost``.
+
+        ``wrt`` is a parameter, a structure of them or a Module; by default every parameter that a
+        differentiable path joins to the cost.
+        """
+        if wrt is not None:
+            parameters = tree.leaves(wrt)
+            return self.updates(parameters, grad(cost, parameters))
+        reached = [n.outputs[0] for n in ancestors([cost]) if n.op == "parameter"]
+        pairs = zip(reached, gradients(cost, reached), strict=True)
+        joined = [(p, g) for p, g in pairs if g is not None]
+        if not joined:
+            raise GradError(
+                f"{self._name}.minimize: {cost!r} depends on no parameter; "
+                "name what to change: minimize(cost, wrt=...)",
+                here(),
+            )
+        return self.updates([p for p, _ in joined], [g for _, g in joined])
+
+    def updates(self, parameters: Any, gradients: Any) -> Updates:
+        """One step along gradients that the caller made (clipped, accumulated): the new values.
+
+        ``gradients`` has the structure of ``parameters``: as ``gc.grad`` gives them.
+        """
+        values, form = tree.flatten(parameters)
+        slopes = tree.matching_leaves(gradients, form, f"{self._name}.updates: gradients")
+        targets = [_parameter(self._name, value) for value in values]
+        self._warn_unmatched(targets)
+        self._count_together(targets)
+        moments: dict[tuple[Any, ...], Moment] = {}
+        new: dict[Value, Value] = {}
+        for target, slope in zip(targets, slopes, strict=True):
+            rule = self._apply(target, slope, moments)
+            new[target] = rule.parameter
+            new.update({self.slots(target)[name]: value for name, value in rule.slots.items()})
+        for target in targets:
+            counter = self._counters[target]
+            new[counter] = self._next[counter]
+        return Updates(new, trains=True)
+
+    def _apply(
+        self, target: StateValue, slope: Value, moments: dict[tuple[Any, ...], Moment]
+    ) -> Rule:
+        options, rate = self._options_of(target)
+        counter = self._counters[target]
+        key = (counter, rate, target.dtype)
+        if key not in moments:
+            moments[key] = self._moment(counter, self._rates[rate], target)
+        slots = {name: apply("read", slot) for name, slot in self.slots(target).items()}
+        return self._rule(apply("read", target), slope, slots, moments[key], options)
+
+    @property
+    def lr(self) -> float:
+        """The learning rate. Assigning it changes the next call, with no new code."""
+        rate = self._rates[""]
+        if not isinstance(rate, StateValue):
+            raise StateError(
+                f"{self._name}.lr is computed by a schedule: compile it as an output to see it",
+                here(),
+            )
+        return float(rate.numpy())
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        rate = self._rates[""]
+        if not isinstance(rate, StateValue):
+            raise StateError(
+                f"{self._name}.lr is computed by a schedule and cannot be assigned; "
+                "make the optimizer with a number, or with a gc.state of your own",
+                here(),
+            )
+        rate.set(float(value))
+
+    @property
+    def steps(self) -> int:
+        """How many steps it has made (the most that any of its parameters saw)."""
+        counters = set(self._counters.values())
+        return max((int(counter.numpy()) for counter in counters), default=0)
+
+    def slots(self, parameter: Value) -> dict[str, StateValue]:
+        """The slots of a parameter by name: ``exp_avg`` and ``exp_avg_sq`` of Adam, say."""
+        target = _parameter(self._name, parameter)
+        if target not in self._slots:
+            options, _ = self._options_of(target)
+            self._slots[target] = {
+                name: self._cell(f"{self._key(target)}.{name}", target.type)
+                for name in self._slot_names(options)
+            }
+        return self._slots[target]
+
+    # ---- saving
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """Copies of all it remembers by name: ``0.weight.exp_avg``, ``steps``, ``lr``."""
+        return {name: value.numpy() for name, value in self._states().items()} | self._pending
+
+    def load_state_dict(self, d: Mapping[str, Any]) -> None:
+        """Take what ``state_dict`` gave; what belongs to a parameter not seen yet waits for it."""
+        known = self._states()
+        for name, value in d.items():
+            if name in known:
+                known[name].set(np.asarray(value))
+            else:
+                self._pending[name] = np.array(value)
+
+    def _states(self) -> dict[str, StateValue]:
+        found: dict[str, StateValue] = {}
+        for rate in self._rates.values():
+            if isinstance(rate, StateValue) and rate.cell.name:
+                found[rate.cell.name] = rate
+        for held in (*self._counters.values(), *_flat(self._slots)):
+            found[held.cell.name] = held
+        return found
+
+    # ---- its memory
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def _key(self, target: StateValue) -> str:
+        """The parameter's name, told apart from another parameter's of the same name."""
+        name = target.cell.name or "parameter"
+        taken = {self._prefix(slots) for other, slots in self._slots.items() if other is not target}
+        candidate, number = name, 1
+        while candidate in taken:
+            number += 1
+            candidate = f"{name}#{number}"
+        return candidate
+
+    @staticmethod
+    def _prefix(slots: Mapping[str, StateValue]) -> str:
+        return next((s.cell.name.rpartition(".")[0] for s in slots.values()), "")
+
+    def _cell(self, name: str, type: TensorType) -> StateValue:
+        made = state_value_of(StateCell(name, type, source=here()))
+        if name in self._pending:
+            made.set(self._pending.pop(name))
+        return made
+
+    def _count_together(self, targets: list[StateValue]) -> None:
+        """Parameters that have no step counter yet share a new one."""
+        fresh = [target for target in targets if target not in self._counters]
+        if not fresh:
+            return
+        number = len(set(self._counters.values()))
+        name = "steps" if number == 0 else f"steps#{number + 1}"
+        counter = self._cell(name, TensorType(int64, ()))
+        self._next[counter] = counter + 1
+        self._counters.update(dict.fromkeys(fresh, counter))
+
+    def _options_of(self, target: StateValue) -> tuple[dict[str, Any], str]:
+        """The options of a parameter, and the key of its learning rate: the first group wins."""
+        for glob, given in self._groups.items():
+            if fnmatchcase(target.cell.name, glob):
+                return self._options | given, glob if "lr" in given else ""
+        return self._options, ""
+
+    def _warn_unmatched(self, targets: list[StateValue]) -> None:
+        names = [t.cell.name for t in (*targets, *self._counters)]
+        for glob in self._groups:
+            if not any(fnmatchcase(name, glob) for name in names):
+                warnings.warn(
+                    f"{self._name}: group {glob!r} matches none of the parameters "
+                    f"{', '.join(names[:6])}",
+                    stacklevel=3,
+                )
+
+    def _moment(self, counter: StateValue, rate: Any, target: StateValue) -> Moment:
+        dtype = target.dtype
+        lr = rate(counter) if callable(rate) else rate
+        return Moment(t=self._next[counter].astype(dtype), lr=lr.astype(dtype), first=counter == 0)
+
+
+def _rate(name: str, lr: LearningRate) -> Callable[[Value], Value] | Value:
+    if isinstance(lr, Value):
+        if lr.shape != ():
+            raise StateError(f"{name}: expected a scalar, got {lr.type}", here())
+        return lr
+    if callable(lr):
+        return lr
+    if not lr >= 0.0:
+        raise ValueError(f"{name}: expected a number >= 0, got {lr!r}")
+    return state_value_of(
+        StateCell(name, TensorType(float64, ()), np.asarray(float(lr)), source=here())
+    )
+
+
+def _parameter(who: str, value: object) -> StateValue:
+    if not isinstance(value, StateValue):
+        raise StateError(
+            f"{who}: {value!r} is no parameter: only what gc.parameter or gc.state made can be "
+            "updated",
+            here(),
+        )
+    return value
+
+
+def _flat(slots: Mapping[StateValue, Mapping[str, StateValue]]) -> list[StateValue]:
+    return [held for named in slots.values() for held in named.values()]
