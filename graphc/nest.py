@@ -317,6 +317,8 @@ class _Builder:
         self.rank = {a: (ranks.get(a, len(ranks)), axes.index(a)) for a in axes}
         self.foldings = [t for t in kernel.terms if isinstance(t, (Reduction, Contract))]
         self.needs = _folding_dependencies(kernel.terms)
+        self.place_of = {term: n for n, term in enumerate(kernel.terms)}
+        self.trips_open = 0
 
     # -- the whole
     def build(self) -> Nest:
@@ -350,6 +352,7 @@ class _Builder:
         return out
 
     def statement(self, statement: Store | Check) -> None:
+        self.prepare(statement.operands)
         if isinstance(statement, Check):
             self.demand(statement.pred)
             self.emit(Verify(statement))
@@ -453,6 +456,24 @@ class _Builder:
         return None
 
     # -- values
+    def prepare(self, terms: Iterable[Term]) -> None:
+        """Run the reductions that belong before the open loops, so that what they keep is there to
+        be read.
+        """
+        wanted: set[Term] = set()
+        for term in terms:
+            wanted |= self.needs[term]
+            if isinstance(term, (Reduction, Contract)):
+                wanted.add(term)
+        for folding in sorted(wanted, key=self.place_of.__getitem__):
+            outside = self.is_open(folding.axes) and self.home(folding.axes) < len(self.scopes) - 1
+            if (
+                outside
+                and not self.is_known(folding)
+                and isinstance(folding, (Reduction, Contract))
+            ):
+                self.fold(folding)
+
     def demand(self, term: Term) -> None:
         """Make a term available in the current scope."""
         if isinstance(term, (Const, AxisIndex, SizeValue, ScalarValue)) or self.is_known(term):
@@ -483,7 +504,7 @@ class _Builder:
                     self.demand(operand)
             self.emit(Let(term))
             self.scopes[-1].known.add(term)
-            if self.names.get(term) in self.tiling.hold:
+            if self.trips_open and self.names.get(term) in self.tiling.hold:
                 self.keep(term)
 
     def demand_index(self, index: tuple[Term, ...]) -> None:
@@ -537,7 +558,9 @@ class _Builder:
             with self.nested(
                 over, bounds=bounds, passes=(trip,), lanes=lanes is not None, single=bool(held)
             ):
+                self.trips_open += 1
                 self.update(trip)
+                self.trips_open -= 1
             self.emit(End(trip))
             scope = self.scopes[-1]
             for member in members:
@@ -556,6 +579,7 @@ class _Builder:
         return next((a for a in over if a in self.tiling.vector), None)
 
     def update(self, trip: Pass) -> None:
+        self.prepare(operand for member in trip.members for operand in member.operands)
         if trip.where is not None:
             self.demand(trip.where)
         for member in trip.members:

@@ -174,7 +174,7 @@ def emit_load(k: Context, load: Load, position: Position) -> V:
         register = register_type(dtype, lanes)
         wide_fill = k.splat(_fill_register(k, load, position, dtype), lanes)
         return k.f.select(mask, k.splat(scalar, lanes), V(wide_fill.text, register))
-    everywhere = mask if mask is not None else literal(True, LLVMType("i1", lanes))
+    everywhere = _lane_mask(k, mask)
     if place.gathered is None:
         raw = _masked(k, "load", place.pointer, type_, everywhere, fill, dtype.itemsize)
     else:
@@ -212,6 +212,10 @@ def _fill(k: Context, load: Load, position: Position, dtype: DType, lanes: int) 
     return to_memory(k, k.splat(_fill_register(k, load, position, dtype), lanes), dtype)
 
 
+def _lane_mask(k: Context, mask: V | None) -> V:
+    return literal(True, LLVMType("i1", k.lanes)) if mask is None else k.splat(mask, k.lanes)
+
+
 def _masked(k: Context, kind: str, at: V, type_: LLVMType, mask: V, fill: V, align: int) -> V:
     pointers = at.type.suffix if kind == "gather" else "p0"
     name = f"llvm.masked.{kind}.{type_.suffix}.{pointers}"
@@ -241,7 +245,7 @@ def emit_store(k: Context, store: Store, position: Position) -> None:
         return
     if store.add:
         type_ = memory_type(dtype, k.lanes)
-        everywhere = mask if mask is not None else literal(True, LLVMType("i1", k.lanes))
+        everywhere = _lane_mask(k, mask)
         old = from_memory(k, _masked(k, "load", place.pointer, type_, everywhere, literal(0, type_), dtype.itemsize), dtype)
         value = k.apply("+", [old, value], [dtype, dtype], dtype)
     raw = to_memory(k, value, dtype)
@@ -315,20 +319,33 @@ def to_memory(k: Context, value: V, dtype: DType) -> V:
 # ---- scratch
 
 
-def buffer_address(k: Context, buffer: Buffer, start: V, axes: tuple[str, ...], sizes: dict[str, Extent],
-                   position: Position, element: LLVMType) -> V:
-    """The place of a buffer at the open coordinates: row-major over its axes, in whole ``element``s."""
+def buffer_address(
+    k: Context, buffer: Buffer, start: V, sizes: dict[str, Extent], position: Position
+) -> tuple[V, LLVMType]:
+    """The place of a buffer at the open coordinates, and the type to load or store there.
+
+    Row-major over the buffer's axes; an element is a whole vector where the axis in lanes is not one of them. The
+    unrolled points of other axes have a copy each.
+    """
+    dtype = buffer.term.dtype
+    vector = k.vector
+    type_ = memory_type(dtype, k.lanes if k.is_vector(buffer.term.axes) else 1)
+    along = vector is not None and vector.axis in buffer.axes
+    element = memory_type(dtype) if along else type_
     step: Extent = 1
-    flat: list[tuple[int, V, Extent]] = []
     fixed: Extent = 0
+    parts: list[tuple[int, V, Extent]] = []
     numbers = dict(position)
-    for axis in reversed(axes):
+    for axis in reversed(buffer.axes):
         c = k.coordinates[axis]
-        flat.append((k.births.get(c.base.text, 0), c.base, step))
+        parts.append((k.births.get(c.base.text, 0), c.base, step))
         fixed = fixed + step * (numbers.get(axis, 0) * c.lanes)
         step = step * sizes[axis]
+    outer = tuple((a, n) for a, n in position if a not in buffer.axes)
+    if outer:
+        copies = k.positions(frozenset(a for a, _ in outer))
+        fixed = fixed + step * copies.index(outer)
     pointer = start
-    kind = str(element)
-    for _, base, coefficient in sorted(flat, key=lambda p: p[0]):
-        pointer = _advance(k, pointer, k.multiply(base, k.extent(coefficient)), kind)
-    return _advance(k, pointer, k.extent(fixed), kind)
+    for _, base, coefficient in sorted(parts, key=lambda p: p[0]):
+        pointer = _advance(k, pointer, k.multiply(base, k.extent(coefficient)), str(element))
+    return _advance(k, pointer, k.extent(fixed), str(element)), type_

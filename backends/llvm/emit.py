@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from graphc.backends.llvm import access, fold
 from graphc.backends.llvm.context import I1, I64, Context, Coordinate, Position, memory_type, register_type
-from graphc.backends.llvm.ir import PTR, Function, Module, V, literal
+from graphc.backends.llvm.ir import PTR, Function, LLVMType, Module, V, literal
 from graphc.backends.llvm.target import Target
 from graphc.kernel.terms import AxisIndex, Kernel, Load, Term
 from graphc.nest import (
@@ -20,6 +20,7 @@ from graphc.nest import (
     Buffer,
     End,
     Fill,
+    Folding,
     Keep,
     Let,
     Loop,
@@ -64,7 +65,8 @@ def emit_kernel(kernel: Kernel, tiling: Tiling, target: Target, symbol: str = "k
     # no_signed_zeros etc. are never set: the bits are the promise
     width = target.vector_bits
     module.functions.append(
-        f'attributes #0 = {{ nounwind "target-cpu"="{target.cpu}" "target-features"="{target.features}" '
+        f'attributes #0 = {{ nounwind "target-cpu"="{target.machine.cpu}" '
+        f'"target-features"="{target.machine.features}" '
         f'"prefer-vector-width"="{width}" "min-legal-vector-width"="{width}" }}'
     )
     return EmittedKernel(symbol, module.text(), grid_blocks(nest), emitter.scratch_bytes)
@@ -161,8 +163,7 @@ class _Emitter:
                 case Update(of=trip):
                     fold.update(self.k, trip, self.states)
                 case UpdateHeld(of=trip, member=member, state=n, buffer=buffer):
-                    start, sizes = self.place(buffer, ())
-                    fold.update_held(self.k, trip, member, n, buffer, start, sizes)
+                    fold.update_held(self.k, trip, member, n, buffer, self.address)
                 case End(of=trip):
                     fold.end(self.k, trip, self.states)
                 case Accumulate():
@@ -325,52 +326,34 @@ class _Emitter:
             coordinates[step.axis] = hidden
 
     # -- scratch
-    def place(self, buffer: Buffer, position: Position) -> tuple[V, dict[str, Extent]]:
-        """Where a buffer starts for a position of the axes outside it, and its padded extents."""
-        layout = self.layouts[buffer]
-        assert self.k.scratch is not None
-        start = self.k.hoisted(
-            ("buffer", buffer.name), (self.k.scratch,),
-            lambda: self.f.offset(self.k.scratch, self.k.extent(layout.offset), "i8"),  # type: ignore[arg-type]
+    def place(self, buffer: Buffer) -> V:
+        """Where a buffer starts."""
+        scratch = self.k.scratch
+        assert scratch is not None
+        offset = self.layouts[buffer].offset
+        return self.k.hoisted(
+            ("buffer", buffer.name), (scratch,), lambda: self.f.offset(scratch, self.k.extent(offset), "i8")
         )
-        return start, layout.sizes
+
+    def address(self, buffer: Buffer, position: Position) -> tuple[V, LLVMType]:
+        return access.buffer_address(self.k, buffer, self.place(buffer), self.layouts[buffer].sizes, position)
 
     def keep(self, buffer: Buffer, position: Position, value: V, dtype: DType) -> None:
-        pointer, type_ = self.scratch_address(buffer, position, dtype)
+        pointer, type_ = self.address(buffer, position)
         wide = self.k.splat(value, type_.lanes)
         self.f.store(access.to_memory(self.k, wide, dtype), pointer, dtype.itemsize)
 
     def recall(self, buffer: Buffer, position: Position, dtype: DType) -> V:
-        pointer, type_ = self.scratch_address(buffer, position, dtype)
+        pointer, type_ = self.address(buffer, position)
         return access.from_memory(self.k, self.f.load(type_, pointer, dtype.itemsize), dtype)
 
-    def scratch_address(self, buffer: Buffer, position: Position, dtype: DType) -> tuple[V, object]:
-        """Elements are single where the buffer's axes include the one in lanes, else whole vectors."""
-        k = self.k
-        start, sizes = self.place(buffer, position)
-        vector = k.vector
-        inside = vector is not None and vector.axis in buffer.axes
-        type_ = memory_type(dtype, k.lanes if k.is_vector(buffer.term.axes) else 1)
-        outer = tuple((a, n) for a, n in position if a not in buffer.axes)
-        number = self.k.positions(frozenset(a for a, _ in outer)).index(outer) if outer else 0
-        element = memory_type(dtype) if inside or type_.lanes == 1 else type_
-        span: Extent = number * (element.lanes * dtype.itemsize)
-        for axis in buffer.axes:
-            span = span * sizes[axis]
-        if number:
-            start = self.f.offset(start, k.extent(span), "i8")
-        return access.buffer_address(k, buffer, start, buffer.axes, sizes, position, element), type_
-
-    def clear(self, member: Term, n: int, buffer: Buffer) -> None:
-        """Set a held state to its identity."""
+    def clear(self, member: Folding, n: int, buffer: Buffer) -> None:
+        """Set a held state to its identity, in every copy."""
         dtype = buffer.term.dtype
-        start, sizes = self.place(buffer, ())
-        total: Extent = 1
-        for axis in buffer.axes:
-            total = total * sizes[axis]
+        start, total = self.place(buffer), self.layouts[buffer].elements
         with self.f.loop(literal(0, I64), self.k.extent(total), 1) as loop:
             pointer = self.f.offset(start, loop.index, str(memory_type(dtype)))
-            zero = access.to_memory(self.k, fold.identity(self.k, member, n), dtype)  # type: ignore[arg-type]
+            zero = access.to_memory(self.k, fold.identity(self.k, member, n), dtype)
             self.f.store(zero, pointer, dtype.itemsize)
 
     # -- outputs that start from a constant
@@ -413,6 +396,7 @@ class _Range:
 class _Layout:
     offset: Extent
     sizes: dict[str, Extent]
+    elements: Extent
 
 
 def _layout_buffers(k: Context) -> tuple[dict[Buffer, _Layout], Extent]:
@@ -423,7 +407,7 @@ def _layout_buffers(k: Context) -> tuple[dict[Buffer, _Layout], Extent]:
         sizes: dict[str, Extent] = {a: k.kernel.extents[a] for a in buffer.axes}
         last = buffer.axes[-1]
         sizes[last] = (sizes[last] + (k.lanes - 1)) // k.lanes * k.lanes
-        total: Extent = buffer.term.dtype.itemsize
+        total: Extent = 1
         for axis in buffer.axes:
             total = total * sizes[axis]
         outer = [a for a in buffer.term.axes if a not in buffer.axes]
@@ -431,6 +415,6 @@ def _layout_buffers(k: Context) -> tuple[dict[Buffer, _Layout], Extent]:
             total = total * k.nest.tiling.tile.get(axis, 1)
         if any(a in k.nest.tiling.vector for a in outer):
             total = total * k.lanes
-        layouts[buffer] = _Layout(offset, sizes)
-        offset = offset + (total + 63) // 64 * 64
+        layouts[buffer] = _Layout(offset, sizes, total)
+        offset = offset + (total * buffer.term.dtype.itemsize + 63) // 64 * 64
     return layouts, offset

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from graphc.backends.llvm.access import buffer_address, from_memory, to_memory
-from graphc.backends.llvm.context import Context, Position, memory_type, register_type
-from graphc.backends.llvm.ir import V, literal
+from graphc.backends.llvm.access import from_memory, to_memory
+from graphc.backends.llvm.context import Context, Position, register_type
+from graphc.backends.llvm.ir import LLVMType, V, literal
 from graphc.kernel.monoids import MONOIDS
 from graphc.kernel.scalar_ops import result_dtype
 from graphc.kernel.terms import Contract, Reduction, Result, Scan, Term
 from graphc.nest import Accumulate, Buffer, Folding, Pass
-from graphc.types import DType, Extent
+from graphc.types import DType
 
 __all__ = ["LaneValues", "StateKey", "begin", "end", "identity", "scan_states", "update", "update_held", "accumulate"]
 
@@ -174,7 +174,7 @@ def _element(k: Context, member: Reduction | Scan, n: int, lanes: int, position:
         wanted = dtypes[n]
     if wanted != dtype:
         value = k.apply(wanted.short, [value], [dtype], wanted)
-    return Typed(k.splat(value, lanes), wanted)
+    return Typed(k.splat(value, max(lanes, value.type.lanes)), wanted)
 
 
 def _multiply_add(k: Context, member: Contract, total: V, position: Position) -> V:
@@ -194,7 +194,7 @@ def _multiply_add(k: Context, member: Contract, total: V, position: Position) ->
 def _select(k: Context, valid: V | None, new: V, old: V) -> V:
     if valid is None:
         return new
-    return k.f.select(k.splat(valid, new.type.lanes) if valid.type.lanes > 1 else valid, new, old)
+    return k.f.select(valid, new, old)
 
 
 # ---- held states
@@ -205,29 +205,31 @@ def _remember(k: Context, member: Reduction, copy: int, place: Position, old: tu
     k.key_states[member, copy, place] = (old[0], new[0])
 
 
-def update_held(k: Context, trip: Pass, member: Folding, n: int, buffer: Buffer, start: V, sizes: dict[str, Extent]
-                ) -> None:
+def update_held(
+    k: Context,
+    trip: Pass,
+    member: Folding,
+    n: int,
+    buffer: Buffer,
+    address: Callable[[Buffer, Position], tuple[V, LLVMType]],
+) -> None:
     """Fold one more element into a held state, with the key state of before (the flat ones moved already)."""
     assert isinstance(member, Reduction)
     dtype = _state_dtypes(member, k)[n]
-    axes = member.axes | frozenset(buffer.axes)
-    for position in k.positions(axes):
-        place = k.project(position, member.axes)
-        key, _ = k.key_states[member, 0, place]
-        lanes = k.lanes if k.is_vector(axes) else 1
-        memory = memory_type(dtype, lanes)
-        pointer = buffer_address(k, buffer, start, buffer.axes, sizes, position, memory_type(dtype))
-        old = from_memory(k, k.f.load(memory, pointer, dtype.itemsize), dtype)
-        elements = (
-            Typed(k.value(member.args[0], position), key.dtype),
-            _element(k, member, n, lanes, position),
-        )
+    for position in k.positions(member.axes | frozenset(buffer.axes)):
+        key, _ = k.key_states[member, 0, k.project(position, member.axes)]
+        pointer, type_ = address(buffer, position)
+        old = from_memory(k, k.f.load(type_, pointer, dtype.itemsize), dtype)
+        elements = (_element(k, member, 0, 1, position), _element(k, member, n, type_.lanes, position))
         stepped = _fold(k, member, (key, Typed(old, dtype)), elements)[1].value
         valid = k.conjunction(
-            [k.tail(frozenset(trip.over), position),
-             None if trip.where is None else k.value(trip.where, position)]
+            [
+                k.tail(frozenset(trip.over), position),
+                None if trip.where is None else k.value(trip.where, position),
+            ]
         )
-        k.f.store(to_memory(k, _select(k, valid, k.splat(stepped, lanes), old), dtype), pointer, dtype.itemsize)
+        kept = _select(k, valid, k.splat(stepped, type_.lanes), old)
+        k.f.store(to_memory(k, kept, dtype), pointer, dtype.itemsize)
 
 
 # ---- the end

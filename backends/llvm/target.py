@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-import llvmlite.binding as llvm
-
+from graphc.backends.llvm import codegen
+from graphc.backends.llvm.codegen import Machine
 from graphc.errors import BackendError
 
 __all__ = ["Target", "host_target", "named_target"]
@@ -21,9 +21,7 @@ class Target:
     """
 
     name: str
-    triple: str
-    cpu: str
-    features: str
+    machine: Machine
     vector_bits: int
     vector_registers: int
     has_fma: bool
@@ -38,15 +36,16 @@ class Target:
     @property
     def key(self) -> str:
         """Everything of it that machine code depends on."""
-        return f"{self.triple} {self.cpu} {self.features} {self.vector_bits}"
+        return f"{self.machine} {self.vector_bits} {self.vector_registers} {self.has_fma}"
 
 
 _X86 = "x86_64-unknown-linux-gnu"
+_ARM = "aarch64-unknown-linux-gnu"
 _NAMED = {
-    "sse": Target("sse", _X86, "x86-64-v2", "", 128, 16, has_fma=False),
-    "avx2": Target("avx2", _X86, "x86-64-v3", "", 256, 16, has_fma=True),
-    "avx512": Target("avx512", _X86, "x86-64-v4", "", 512, 32, has_fma=True, l2_bytes=1 << 20),
-    "aarch64": Target("aarch64", "aarch64-unknown-linux-gnu", "generic", "+neon", 128, 32, has_fma=True),
+    "sse": Target("sse", Machine(_X86, "x86-64-v2"), 128, 16, has_fma=False),
+    "avx2": Target("avx2", Machine(_X86, "x86-64-v3"), 256, 16, has_fma=True),
+    "avx512": Target("avx512", Machine(_X86, "x86-64-v4"), 512, 32, has_fma=True, l2_bytes=1 << 20),
+    "aarch64": Target("aarch64", Machine(_ARM, "generic", "+neon"), 128, 32, has_fma=True),
 }
 
 
@@ -60,15 +59,16 @@ def named_target(name: str) -> Target:
 @functools.cache
 def host_target() -> Target:
     """The machine this process runs on. BackendError where it is not one that graphc supports."""
-    triple = llvm.get_process_triple()
-    features = llvm.get_host_cpu_features()
-    cpu, flags = llvm.get_host_cpu_name(), features.flatten()
-    if triple.startswith("aarch64"):
-        return Target(cpu, triple, cpu, flags, 128, 32, has_fma=True)
-    if not triple.startswith("x86_64") or not features.get("sse4.1"):
-        raise BackendError(f"graphc needs x86-64 with SSE4.1 or aarch64; this machine is {triple} {cpu}")
-    if features.get("avx512f") and features.get("avx512dq") and features.get("avx512vl"):
-        return Target(cpu, triple, cpu, flags, 512, 32, has_fma=True, l2_bytes=1 << 20)
-    if features.get("avx2") and features.get("fma"):
-        return Target(cpu, triple, cpu, flags, 256, 16, has_fma=True)
-    return Target(cpu, triple, cpu, flags, 128, 16, has_fma=False)
+    machine = codegen.host()
+    has = set(machine.features.split(","))
+    if machine.architecture == "aarch64":
+        return Target(machine.cpu, machine, 128, 32, has_fma=True)
+    if machine.architecture != "x86_64" or "+sse4.1" not in has:
+        raise BackendError(
+            f"graphc needs x86-64 with SSE4.1 or aarch64; this machine is {machine.triple} {machine.cpu}"
+        )
+    if {"+avx512f", "+avx512dq", "+avx512vl"} <= has:
+        return Target(machine.cpu, machine, 512, 32, has_fma=True, l2_bytes=1 << 20)
+    if {"+avx2", "+fma"} <= has:
+        return Target(machine.cpu, machine, 256, 16, has_fma=True)
+    return Target(machine.cpu, machine, 128, 16, has_fma=False)
