@@ -1,0 +1,328 @@
+"""Graph -> pieces: every value that is worth computing once becomes ``slot[index] = term``.
+
+An op's own lowering rule writes the term; its inputs are loads, or the terms of values that are written in place:
+
+    y = exp(permute(x))          ->  y[i, j] = exp(load x[j, i])
+    z = where(iota < 3, a, 0.0)  ->  z[i] = where(i < 3, load a[i], 0.0)
+
+What is written in place is decided by what a value's term turned out to be, never by an op's name: a load with another
+index, a constant, a function of axes alone, a cast of one narrow load, or a few operations on a scalar.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphc.errors import GraphcError, VerifyError
+from graphc.graph import STATES, Graph, Node, Value
+from graphc.kernel.terms import Apply, AxisIndex, Const, Contract, Load, Reduction, Scan, Term
+from graphc.op import OPS, Access
+from graphc.passes.pieces import Piece, Program, Slot, reach, work_of
+from graphc.passes.term_table import Substitution, TermTable
+from graphc.types import DTYPES, DType, Extent, bool_, dtype_of, float32, int64
+
+__all__ = ["Lowered", "lower"]
+
+#: additions an element that a function of axes alone, or of scalars, may cost and still be written in place
+_CHEAP_WITHOUT_LOADS, _CHEAP_SCALAR = 8, 2
+#: branches of a concatenation that are still written in place
+_BRANCHES = 4
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """The pieces of a graph, and the table that their terms are shared in."""
+
+    program: Program
+    table: TermTable
+
+
+@dataclass(frozen=True, eq=False)
+class _Inline:
+    """A value that has no slot: its term over its own axes."""
+
+    index: tuple[Term, ...]
+    term: Term
+    nodes: tuple[Node, ...] = ()
+
+
+def lower(graph: Graph) -> Lowered:
+    """The pieces of ``graph``, whose nodes are all resolved to ops that have a lowering rule."""
+    work = _Lowering(graph)
+    for node in graph.nodes:
+        work.node(node)
+    outputs = tuple(work.stored(v) for v in graph.outputs)
+    updates = tuple((work.slot_of_state(s), work.stored(new)) for s, new in graph.updates)
+    pieces = _needed(work.pieces, {*outputs, *(new for _, new in updates)})
+    program = Program(tuple(work.arguments), pieces, outputs, updates, work.slots)
+    return Lowered(program, work.table)
+
+
+def _needed(pieces: Sequence[Piece], wanted: set[Slot]) -> tuple[Piece, ...]:
+    keys = {slot.key for slot in wanted}
+    kept = []
+    for piece in reversed(pieces):
+        if piece.slot.key in keys:
+            kept.append(piece)
+            keys.update(load.tensor for load in piece.loads)
+    return tuple(reversed(kept))
+
+
+class _Lowering:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.table = TermTable()
+        self.slots: dict[str, Slot] = {}
+        self.arguments: list[Slot] = []
+        self.pieces: list[Piece] = []
+        self._where: dict[Value, Slot | _Inline] = {}
+        self._states: dict[int, Slot] = {}
+        self._stored: dict[Value, Slot] = {}
+        self._axes = 0
+        self._inputs = {value: n for n, value in enumerate(graph.inputs)}
+        for value in graph.inputs:
+            slot = self._slot(value, "argument")
+            self.arguments.append(slot)
+            self._where[value] = slot
+
+    # ---- slots
+
+    def _slot(self, value: Value, kind: str, name: str = "") -> Slot:
+        key = f"s{len(self.slots)}"
+        data = value.node.attrs["data"].array if kind == "constant" else None
+        slot = Slot(key, name or readable(value), value.type, kind, value.node, data)
+        self.slots[key] = slot
+        return slot
+
+    def slot_of_state(self, state: Value) -> Slot:
+        """The slot of a parameter's or state's memory."""
+        found = self._states.get(id(state.node.attrs["state"]))
+        if found is None:
+            found = self._slot(state, "state")
+            self._states[id(state.node.attrs["state"])] = found
+        return found
+
+    def stored(self, value: Value) -> Slot:
+        """The computed slot of a result of the graph; what has none, or is another's memory, is copied."""
+        where = self._where[value]
+        if isinstance(where, Slot) and where.kind == "computed":
+            return where
+        if value not in self._stored:
+            context = _Context(self)
+            index = self.axes(value, context)
+            term = self.table.share(self.access(value, context)(index))
+            slot = self._slot(value, "computed")
+            self._stored[value] = slot
+            nodes = where.nodes if isinstance(where, _Inline) else (value.node,)
+            self._piece(slot, index, term, context, value.node, nodes)
+        return self._stored[value]
+
+    # ---- nodes
+
+    def node(self, node: Node) -> None:
+        """Lower every result of ``node``."""
+        if node.op == "constant":
+            self._constant(node.outputs[0])
+        elif node.op in STATES:
+            self._where[node.outputs[0]] = self.slot_of_state(node.outputs[0])
+        elif node.op == "read":
+            self._where[node.outputs[0]] = self._where[node.inputs[0]]
+        elif not all(v in self._inputs for v in node.outputs):
+            for output, value in enumerate(node.outputs):
+                self._result(node, output, value)
+
+    def _constant(self, value: Value) -> None:
+        array = value.node.attrs["data"].array
+        if array.size != 1:
+            self._where[value] = self._slot(value, "constant")
+            return
+        term = self.table.const(array.reshape(()).item(), value.dtype)
+        self._where[value] = _Inline(tuple(self.table.const(0) for _ in value.shape), term)
+
+    def _result(self, node: Node, output: int, value: Value) -> None:
+        op = OPS.get(node.op)
+        if op is None or op.lower is None:
+            raise VerifyError(
+                f"{node.op}: no kernel computes it, and no pass resolved it", node.source
+            )
+        context = _Context(self)
+        index = self.axes(value, context)
+        inputs = [self.access(v, context) for v in node.inputs]
+        try:
+            term = self.table.share(op.lower(context, node, inputs, index, output))
+        except GraphcError as error:
+            raise (error if error.source else type(error)(error.message, node.source)) from error
+        if term.dtype != value.dtype:
+            raise VerifyError(f"{node.op}: lowered to {term.dtype}, not {value.dtype}", node.source)
+        if not context.checks and self._in_place(term, value):
+            self._where[value] = _Inline(index, term, (*context.nodes, node))
+            return
+        slot = self._slot(value, "computed")
+        self._where[value] = slot
+        self._piece(slot, index, term, context, node, (*context.nodes, node))
+
+    def _piece(
+        self,
+        slot: Slot,
+        index: tuple[Term, ...],
+        term: Term,
+        context: _Context,
+        node: Node,
+        nodes: tuple[Node, ...],
+    ) -> None:
+        unique = tuple(sorted(dict.fromkeys(nodes), key=lambda n: n.serial))
+        self.pieces.append(
+            Piece(
+                slot,
+                index,
+                term,
+                context.extents,
+                len(self.pieces),
+                tuple(context.checks),
+                node.source,
+                node.block,
+                unique,
+            )
+        )
+
+    def axes(self, value: Value, context: _Context) -> tuple[Term, ...]:
+        """A fresh axis for each dimension; 0 where the extent is 1."""
+        return tuple(
+            self.table.const(0) if extent == 1 else context.axis(extent, hint)
+            for extent, hint in zip(value.shape, _hints(len(value.shape)), strict=True)
+        )
+
+    def fresh_axis(self, extent: Extent, hint: str) -> AxisIndex:
+        self._axes += 1
+        axis = self.table.axis(f"{hint}{self._axes}", extent)
+        assert isinstance(axis, AxisIndex)
+        return axis
+
+    # ---- reading inputs
+
+    def access(self, value: Value, context: _Context) -> Access:
+        """The value at index terms: a load of its slot, or its term written in place."""
+        where = self._where[value]
+
+        def load(index: tuple[Term, ...]) -> Term:
+            shared = self._index(index, value)
+            if isinstance(where, Slot):
+                return self.table.load(where.key, shared, where.type.dtype)
+            context.nodes.extend(where.nodes)
+            pairs = zip(where.index, shared, strict=True)
+            axes = {own.axis: to for own, to in pairs if isinstance(own, AxisIndex)}
+            return self.table.substitute(where.term, Substitution(axes))
+
+        return load
+
+    def _index(self, index: tuple[Term, ...], value: Value) -> tuple[Term, ...]:
+        zero = self.table.const(0)
+        return tuple(
+            zero if extent == 1 else self.table.share(i)
+            for i, extent in zip(index, value.shape, strict=True)
+        )
+
+    # ---- what is written in place
+
+    def _in_place(self, term: Term, value: Value) -> bool:
+        terms = reach((term,))
+        if any(isinstance(t, Reduction | Contract | Scan) for t in terms):
+            return False
+        loads = [t for t in terms if isinstance(t, Load)]
+        if not loads:
+            return work_of(term) <= _CHEAP_WITHOUT_LOADS
+        if not term.axes and not value.shape:
+            return work_of(term) <= _CHEAP_SCALAR
+        if len(loads) == 1 and _is_cast(term) and loads[0].dtype.itemsize <= term.dtype.itemsize:
+            return True
+        return _branches(term) <= _BRANCHES
+
+
+def _is_cast(term: Term) -> bool:
+    return isinstance(term, Apply) and term.op in DTYPES and isinstance(term.args[0], Load)
+
+
+def _branches(term: Term) -> int:
+    """How many loads and constants ``where``s choose from by index alone; many where anything else is computed."""
+    if isinstance(term, Load | Const):
+        return 1
+    if isinstance(term, Apply) and term.op == "where":
+        pred, yes, no = term.args
+        if not any(isinstance(t, Load) for t in reach((pred,))):
+            return _branches(yes) + _branches(no)
+    return _BRANCHES + 1
+
+
+@dataclass(eq=False)
+class _Context:
+    """``graphc.op.LowerContext`` for one piece."""
+
+    lowering: _Lowering
+    extents: dict[str, Extent] = field(default_factory=dict)
+    checks: list[tuple[Term, str]] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
+
+    def axis(self, extent: Extent, hint: str = "k") -> Term:
+        axis = self.lowering.fresh_axis(extent, hint)
+        self.extents[axis.axis] = extent
+        return axis
+
+    def check(self, pred: Term, message: str) -> None:
+        self.checks.append((self.lowering.table.share(pred), message))
+
+    def scalar(self, value: bool | int | float | Extent, dtype: DType | None = None) -> Term:
+        table = self.lowering.table
+        if isinstance(value, bool):
+            return table.const(value, dtype or bool_)
+        if isinstance(value, float):
+            return table.const(value, dtype or float32)
+        if isinstance(value, int) and dtype is not None:
+            return table.const(value, dtype)
+        return table.size(value)
+
+    def masked(self, access: Access, index: tuple[Term, ...], pred: Term, fill: Term) -> Term:
+        table = self.lowering.table
+        return masked(table, table.share(access(index)), table.share(pred), table.share(fill))
+
+
+def masked(table: TermTable, term: Term, pred: Term, fill: Term) -> Term:
+    """``term`` where ``pred``, else ``fill``; no load in it happens where ``pred`` is false.
+
+    load x[i - 2]  ->  load x[i - 2] if i >= 2 else 0.0
+    """
+    if isinstance(pred, Const):
+        return term if pred.value else fill
+    if isinstance(term, Load) and term.pred is None and term.fill is None:
+        return table.load(term.tensor, term.index, term.dtype, pred, fill)
+
+    def guarded(load: Load) -> Term:
+        both = table.both(pred, load.pred)
+        return table.load(load.tensor, load.index, load.dtype, both, load.fill)
+
+    return table.where(pred, table.substitute(term, Substitution(load=guarded)), fill)
+
+
+_LETTERS = ("i", "j", "k", "l", "m", "n")
+
+
+def _hints(rank: int) -> Sequence[str]:
+    return _LETTERS[:rank] if rank <= len(_LETTERS) else [f"d{n}_" for n in range(rank)]
+
+
+def readable(value: Value) -> str:
+    """An identifier for a value: its name's last segment, its state's, or its op's.
+
+    ``net.0.weight`` -> ``weight``; equal layers so give equal kernels.
+    """
+    state: Any = value.node.attrs.get("state")
+    name = value.name or getattr(state, "name", "") or value.node.op
+    last = [part for part in re.split(r"[./]", name) if part and not part.isdigit()]
+    cleaned = re.sub(r"\W|#", "_", last[-1] if last else "value").strip("_")
+    return cleaned if cleaned and not cleaned[0].isdigit() else "value"
+
+
+# what a scalar of the context may be without a dtype
+assert dtype_of(int) == int64

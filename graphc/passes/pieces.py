@@ -1,0 +1,205 @@
+"""The graph of pieces: what lowering makes of a graph, and what fusion groups into kernels.
+
+::
+
+    slot   := a tensor in memory: an argument, a state, a constant, or what a piece computes
+    piece  := slot[index] = term, checks            one value as a function of its own fresh axes
+    region := pieces that run as one kernel
+
+A piece's term loads slots by ``slot.key``. Axes are named apart over the whole program (``i7``), an axis of extent 1
+is the index 0. Pieces that only move data, and the cheapest others, do not exist: their terms are written into the
+pieces that read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphc.graph import Node
+from graphc.kernel.terms import (
+    Apply,
+    AxisIndex,
+    Contract,
+    Load,
+    Reduction,
+    Result,
+    Scan,
+    Term,
+)
+from graphc.types import Extent, SourceLoc, TensorType
+
+__all__ = [
+    "Piece",
+    "Program",
+    "Slot",
+    "elements",
+    "loads_of",
+    "reach",
+    "work_of",
+]
+
+#: operations that cost more than one, in additions
+_COSTS = {
+    **dict.fromkeys(("/", "sqrt", "rsqrt", "//", "%"), 4),
+    **dict.fromkeys(("exp", "exp2", "expm1", "log", "log2", "log1p", "tanh", "sigmoid"), 12),
+    **dict.fromkeys(("sin", "cos", "tan", "atan", "erf", "erfc", "pow", "bits", "derive"), 20),
+}
+#: what a size that is bound at the call counts as in estimates, where its dim has no maximum
+_ASSUMED = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """A tensor in memory. ``kind`` is "argument", "state", "constant" or "computed"; ``origin`` made it."""
+
+    key: str
+    name: str
+    type: TensorType
+    kind: str
+    origin: Node | None = None
+    data: NDArray[np.generic] | None = None
+
+    def __repr__(self) -> str:
+        return f"<{self.key} {self.name}: {self.type}, {self.kind}>"
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """``slot[index] = term``; ``extents`` of its own axes, bound ones included."""
+
+    slot: Slot
+    index: tuple[Term, ...]
+    term: Term
+    extents: Mapping[str, Extent]
+    serial: int
+    checks: tuple[tuple[Term, str], ...] = ()
+    source: SourceLoc | None = None
+    block: str = ""
+    nodes: tuple[Node, ...] = field(default=(), repr=False)
+
+    @cached_property
+    def axes(self) -> tuple[str, ...]:
+        """The axes of its result, in order of the tensor's dimensions, those of extent 1 left out."""
+        return tuple(t.axis for t in self.index if isinstance(t, AxisIndex))
+
+    @cached_property
+    def terms(self) -> tuple[Term, ...]:
+        """Every term of it, operands before users."""
+        return reach((self.term, *(pred for pred, _ in self.checks)))
+
+    @cached_property
+    def loads(self) -> tuple[Load, ...]:
+        return tuple(t for t in self.terms if isinstance(t, Load))
+
+    @cached_property
+    def bound(self) -> frozenset[str]:
+        """The axes that it reduces, contracts or scans."""
+        found: set[str] = set()
+        for term in self.terms:
+            if isinstance(term, Reduction | Contract):
+                found.update(term.over)
+            elif isinstance(term, Scan):
+                found.add(term.over)
+        return frozenset(found)
+
+    @cached_property
+    def contracts(self) -> bool:
+        return any(isinstance(t, Contract) for t in self.terms)
+
+    @cached_property
+    def work(self) -> int:
+        """Additions an element, not counting what it reduces over."""
+        return work_of(self.term)
+
+    @cached_property
+    def tail(self) -> str | None:
+        """The monoid where the result is nothing but one reduction whose partial states combine by itself."""
+        term = self.term
+        if not isinstance(term, Result) or not isinstance(term.of, Reduction):
+            return None
+        of = term.of
+        plain = of.monoid in ("sum", "max", "min", "prod", "any", "all") and len(of.args) == 1
+        return of.monoid if plain and not of.merge and not self.checks else None
+
+    def __repr__(self) -> str:
+        return f"<piece {self.slot.name}[{', '.join(self.axes)}]>"
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A lowered graph: pieces in program order, and what its results are.
+
+    ``updates`` pairs the slot of a state with the slot that holds its new value.
+    """
+
+    arguments: tuple[Slot, ...]
+    pieces: tuple[Piece, ...]
+    outputs: tuple[Slot, ...]
+    updates: tuple[tuple[Slot, Slot], ...] = ()
+    slots: Mapping[str, Slot] = field(default_factory=dict)
+
+    @cached_property
+    def wanted(self) -> frozenset[Slot]:
+        """The computed slots that must exist in memory after the call."""
+        return frozenset((*self.outputs, *(new for _, new in self.updates)))
+
+
+def reach(roots: tuple[Term, ...]) -> tuple[Term, ...]:
+    """The terms that ``roots`` need, operands before users, each once."""
+    order: list[Term] = []
+    seen: set[Term] = set()
+    stack: list[tuple[Term, bool]] = [(t, False) for t in reversed(roots)]
+    while stack:
+        term, done = stack.pop()
+        if done:
+            order.append(term)
+        elif term not in seen:
+            seen.add(term)
+            stack.append((term, True))
+            stack.extend((t, False) for t in reversed(term.operands) if t not in seen)
+    return tuple(order)
+
+
+def loads_of(term: Term) -> tuple[Load, ...]:
+    """The loads that ``term`` needs."""
+    return tuple(t for t in reach((term,)) if isinstance(t, Load))
+
+
+def work_of(term: Term) -> int:
+    """Additions that an element of ``term`` costs: indices, and what was reduced before, count nothing."""
+    total, seen = 0, set[Term]()
+    stack = [term]
+    while stack:
+        term = stack.pop()
+        if term in seen:
+            continue
+        seen.add(term)
+        if isinstance(term, Apply):
+            total += _COSTS.get(term.op, 1)
+            stack.extend(term.args)
+        elif isinstance(term, Load):
+            stack.extend(t for t in (term.pred, term.fill) if t is not None)
+        else:
+            stack.extend(term.operands)
+    return total
+
+
+def elements(*extents: Extent) -> int:
+    """How many points axes of these extents have; an estimate where sizes are bound at the call."""
+    total = 1
+    for extent in extents:
+        total *= _estimated(extent)
+    return total
+
+
+def _estimated(extent: Extent) -> int:
+    if isinstance(extent, int):
+        return extent
+    value = extent.evaluate({dim: dim.max or max(dim.min, _ASSUMED) for dim in extent.dims})
+    assert isinstance(value, int)  # every dim was replaced
+    return value

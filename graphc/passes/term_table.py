@@ -1,0 +1,403 @@
+"""Terms that are shared whenever they are equal, and integer index arithmetic in one normal form.
+
+Fusing kernels is substitution; what makes two fused kernels share a load is that equal terms become one object::
+
+    load x[i, j]  (of one kernel)  +  load x[i, j]  (of another)   ->  one term
+    (i*64 + j) // 64   with j: 0..63                               ->  i
+    (i*64 + j) % 64                                                ->  j
+    64*(a // 64) + a % 64                                          ->  a
+
+Every int64 sum is kept as integer multiples of atoms, in order of creation; an atom is anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+
+from graphc.kernel.terms import (
+    Apply,
+    AxisIndex,
+    Const,
+    Contract,
+    Load,
+    Reduction,
+    Result,
+    ScalarValue,
+    Scan,
+    SizeValue,
+    Term,
+)
+from graphc.types import DType, Extent, bool_, int64
+
+__all__ = ["Substitution", "TermTable"]
+
+#: how a load of ``tensor`` at already rewritten operands is rewritten
+LoadRule = Callable[[Load], Term]
+
+
+@dataclass(frozen=True)
+class Substitution:
+    """What to put for free axes, for bound axes (each may become several) and for loads.
+
+    ``guards`` holds a predicate for a bound axis that was cut into ragged blocks.
+    """
+
+    axes: Mapping[str, Term] = field(default_factory=dict)
+    bound: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    guards: Mapping[str, Term] = field(default_factory=dict)
+    load: LoadRule | None = None
+
+
+@dataclass(frozen=True)
+class _Affine:
+    """``constant + sum(coefficient * atom)``."""
+
+    terms: tuple[tuple[Term, int], ...]
+    constant: int
+
+
+class TermTable:
+    """Equal terms are one object. ``extents`` are those of the axes met so far."""
+
+    def __init__(self) -> None:
+        self.extents: dict[str, Extent] = {}
+        self._terms: dict[Hashable, Term] = {}
+        self._order: dict[Term, int] = {}
+        self._affine: dict[Term, _Affine] = {}
+
+    # ---- making terms
+
+    def _share(self, key: Hashable, make: Callable[[], Term]) -> Term:
+        found = self._terms.get(key)
+        if found is None:
+            found = self._terms[key] = make()
+            self._order[found] = len(self._order)
+        return found
+
+    def const(self, value: bool | int | float, dtype: DType = int64) -> Term:
+        text = float(value).hex() if dtype.is_float else str(int(value))
+        return self._share(
+            ("const", text, dtype), lambda: Const(dtype=dtype, axes=frozenset(), value=value)
+        )
+
+    def axis(self, name: str, extent: Extent | None = None) -> Term:
+        if extent is not None:
+            self.extents[name] = extent
+        return self._share(
+            ("axis", name), lambda: AxisIndex(dtype=int64, axes=frozenset({name}), axis=name)
+        )
+
+    def size(self, extent: Extent) -> Term:
+        if isinstance(extent, int):
+            return self.const(extent)
+        return self._share(
+            ("size", extent), lambda: SizeValue(dtype=int64, axes=frozenset(), extent=extent)
+        )
+
+    def apply(self, op: str, args: Sequence[Term], dtype: DType) -> Term:
+        """``op`` of shared terms; integer sums and floor divisions come out in normal form."""
+        if dtype is int64 and op in ("+", "-", "*", "//", "%", "neg"):
+            return self._arithmetic(op, *args)
+        if op == "and" and args[0] is args[1]:
+            return args[0]
+        return self._raw_apply(op, tuple(args), dtype)
+
+    def _raw_apply(self, op: str, args: tuple[Term, ...], dtype: DType) -> Term:
+        axes = frozenset(chain.from_iterable(a.axes for a in args))
+        return self._share(
+            (op, args, dtype), lambda: Apply(dtype=dtype, axes=axes, op=op, args=args)
+        )
+
+    def both(self, left: Term | None, right: Term | None) -> Term | None:
+        """``left and right``, where None holds everywhere."""
+        if left is None or right is None:
+            return left if right is None else right
+        return self.apply("and", (left, right), bool_)
+
+    def load(
+        self,
+        tensor: str,
+        index: tuple[Term, ...],
+        dtype: DType,
+        pred: Term | None = None,
+        fill: Term | None = None,
+    ) -> Term:
+        operands = (*index, *(t for t in (pred, fill) if t is not None))
+        axes = frozenset(chain.from_iterable(t.axes for t in operands))
+        return self._share(
+            ("load", tensor, index, pred, fill),
+            lambda: Load(dtype=dtype, axes=axes, tensor=tensor, index=index, pred=pred, fill=fill),
+        )
+
+    def where(self, pred: Term, yes: Term, no: Term) -> Term:
+        return yes if yes is no else self._raw_apply("where", (pred, yes, no), yes.dtype)
+
+    # ---- substitution
+
+    def share(self, term: Term) -> Term:
+        """``term`` rebuilt from shared terms."""
+        return self.substitute(term, Substitution())
+
+    def substitute(
+        self, root: Term, how: Substitution, memo: dict[Term, Term] | None = None
+    ) -> Term:
+        """``root`` with axes and loads replaced. Bound axes of a reduction hide free ones of the same name.
+
+        A shared term none of whose free axes is replaced stays as it is where loads are kept, so the cost is that
+        of what changes. ``memo`` may be kept between calls with the same ``how``.
+        """
+        memo = {} if memo is None else memo
+        stack = [root]
+        while stack:
+            term = stack[-1]
+            if term in memo:
+                stack.pop()
+                continue
+            if self._untouched(term, how):
+                memo[term] = term
+                continue
+            missing = [t for t in term.operands if t not in memo]
+            if missing:
+                stack.extend(reversed(missing))
+                continue
+            memo[term] = self._rebuilt(term, how, memo)
+        return memo[root]
+
+    def _untouched(self, term: Term, how: Substitution) -> bool:
+        shared = term in self._order
+        return (
+            shared and how.load is None and not how.bound and how.axes.keys().isdisjoint(term.axes)
+        )
+
+    def _rebuilt(self, term: Term, how: Substitution, memo: Mapping[Term, Term]) -> Term:
+        match term:
+            case AxisIndex():
+                return how.axes.get(term.axis) or self.axis(term.axis)
+            case Const():
+                return self.const(term.value, term.dtype)
+            case SizeValue():
+                return self.size(term.extent)
+            case ScalarValue():
+                return self._share(("scalar", term.name), lambda: term)
+            case Apply():
+                return self.apply(term.op, [memo[a] for a in term.args], term.dtype)
+            case Load():
+                return self._rebuilt_load(term, how, memo)
+            case Reduction():
+                return self._rebuilt_reduction(term, how, memo)
+            case Contract():
+                return self._rebuilt_contract(term, how, memo)
+            case Scan():
+                return self._rebuilt_scan(term, how, memo)
+            case Result():
+                return self.result(memo[term.of], term.index, term.dtype)
+        raise TypeError(f"no term of the Kernel IR: {term!r}")
+
+    def _rebuilt_load(self, term: Load, how: Substitution, memo: Mapping[Term, Term]) -> Term:
+        pred = None if term.pred is None else memo[term.pred]
+        fill = None if term.fill is None else memo[term.fill]
+        index = tuple(memo[i] for i in term.index)
+        load = self.load(term.tensor, index, term.dtype, pred, fill)
+        if how.load is None:
+            return load
+        assert isinstance(load, Load)
+        return how.load(load)
+
+    def _rebuilt_reduction(
+        self, term: Reduction, how: Substitution, memo: Mapping[Term, Term]
+    ) -> Term:
+        over = tuple(chain.from_iterable(how.bound.get(a, (a,)) for a in term.over))
+        where = None if term.where is None else memo[term.where]
+        for axis in term.over:
+            where = self.both(where, how.guards.get(axis))
+        args = tuple(memo[a] for a in term.args)
+        return self.reduction(term.monoid, args, over, where, term.merge, term.dtype)
+
+    def reduction(
+        self,
+        monoid: str,
+        args: tuple[Term, ...],
+        over: tuple[str, ...],
+        where: Term | None,
+        merge: bool,
+        dtype: DType,
+    ) -> Term:
+        key = args[:1] if monoid == "expsum" else args
+        operands = (*key, *(() if where is None else (where,)))
+        axes = frozenset(chain.from_iterable(t.axes for t in operands)) - frozenset(over)
+        return self._share(
+            ("reduce", monoid, args, over, where, merge),
+            lambda: Reduction(
+                dtype=dtype,
+                axes=axes,
+                monoid=monoid,
+                args=args,
+                over=over,
+                where=where,
+                merge=merge,
+            ),
+        )
+
+    def result(self, of: Term, index: int, dtype: DType) -> Term:
+        """The ``index``-th state of a shared reduction or scan."""
+        assert isinstance(of, Reduction | Scan)
+        axes = of.axes
+        if isinstance(of, Reduction) and of.monoid == "expsum" and index:
+            axes = axes | (of.args[index].axes - frozenset(of.over))
+        return self._share(
+            ("result", of, index), lambda: Result(dtype=dtype, axes=axes, of=of, index=index)
+        )
+
+    def _rebuilt_contract(
+        self, term: Contract, how: Substitution, memo: Mapping[Term, Term]
+    ) -> Term:
+        over = tuple(chain.from_iterable(how.bound.get(a, (a,)) for a in term.over))
+        where = None if term.where is None else memo[term.where]
+        for axis in term.over:
+            where = self.both(where, how.guards.get(axis))
+        a, b = memo[term.a], memo[term.b]
+        operands = (a, b, *(() if where is None else (where,)))
+        axes = frozenset(chain.from_iterable(t.axes for t in operands)) - frozenset(over)
+        return self._share(
+            ("contract", a, b, over, where, term.dtype),
+            lambda: Contract(dtype=term.dtype, axes=axes, a=a, b=b, over=over, where=where),
+        )
+
+    def _rebuilt_scan(self, term: Scan, how: Substitution, memo: Mapping[Term, Term]) -> Term:
+        args = tuple(memo[a] for a in term.args)
+        (over,) = how.bound.get(term.over, (term.over,))
+        axes = frozenset(chain.from_iterable(t.axes for t in args)) | {over}
+        return self._share(
+            ("scan", term.monoid, args, over, term.reverse, term.exclusive),
+            lambda: replace(term, args=args, over=over, axes=axes),
+        )
+
+    # ---- integer arithmetic
+
+    def _arithmetic(self, op: str, *args: Term) -> Term:
+        left = self._affine_of(args[0])
+        if op == "neg":
+            return self._written(_scaled(left, -1))
+        right = self._affine_of(args[1])
+        if op == "+":
+            return self._written(_added(left, right))
+        if op == "-":
+            return self._written(_added(left, _scaled(right, -1)))
+        if op == "*" and not right.terms:
+            return self._written(_scaled(left, right.constant))
+        if op == "*" and not left.terms:
+            return self._written(_scaled(right, left.constant))
+        if op in ("//", "%") and not right.terms and right.constant > 0:
+            return self._divided(op, left, right.constant)
+        return self._raw_apply(op, args, int64)
+
+    def _divided(self, op: str, value: _Affine, by: int) -> Term:
+        whole = _Affine(
+            tuple((t, c // by) for t, c in value.terms if c % by == 0), value.constant // by
+        )
+        rest = _Affine(tuple((t, c) for t, c in value.terms if c % by), value.constant % by)
+        low, high = self._range(rest)
+        if low is not None and high is not None and low // by == high // by:
+            quotient = low // by
+            if op == "//":
+                return self._written(_Affine(whole.terms, whole.constant + quotient))
+            return self._written(_Affine(rest.terms, rest.constant - quotient * by))
+        remainder = self._written(rest)
+        if op == "%":
+            return self._raw_apply("%", (remainder, self.const(by)), int64)
+        nested = self._raw_apply("//", (remainder, self.const(by)), int64)
+        return self._written(_added(whole, _Affine(((nested, 1),), 0)))
+
+    def _affine_of(self, term: Term) -> _Affine:
+        if isinstance(term, Const):
+            return _Affine((), int(term.value))
+        return self._affine.get(term) or _Affine(((term, 1),), 0)
+
+    def range_of(self, term: Term) -> tuple[int | None, int | None]:
+        """Inclusive bounds of an int64 term, None where unknown."""
+        return self._range(self._affine_of(term))
+
+    def _range(self, value: _Affine) -> tuple[int | None, int | None]:
+        low: int | None = value.constant
+        high: int | None = value.constant
+        for atom, coefficient in value.terms:
+            first, last = self._atom_range(atom)
+            if coefficient < 0:
+                first, last = last, first
+            low = None if low is None or first is None else low + coefficient * first
+            high = None if high is None or last is None else high + coefficient * last
+        return low, high
+
+    def _atom_range(self, atom: Term) -> tuple[int | None, int | None]:
+        if isinstance(atom, AxisIndex):
+            extent = self.extents.get(atom.axis)
+            return 0, extent - 1 if isinstance(extent, int) else None
+        if isinstance(atom, Apply) and atom.op in ("//", "%"):
+            by = atom.args[1]
+            if not isinstance(by, Const) or by.value <= 0:
+                return None, None
+            if atom.op == "%":
+                return 0, int(by.value) - 1
+            low, high = self.range_of(atom.args[0])
+            divisor = int(by.value)
+            return (
+                None if low is None else low // divisor,
+                None if high is None else high // divisor,
+            )
+        return None, None
+
+    def _written(self, value: _Affine) -> Term:
+        """The one term that stands for ``value``."""
+        value = self._joined(value)
+        ordered = sorted(value.terms, key=lambda item: self._order[item[0]])
+        total: Term | None = None
+        for atom, coefficient in ordered:
+            part = atom
+            if coefficient != 1:
+                part = self._raw_apply("*", (self.const(coefficient), atom), int64)
+            total = part if total is None else self._raw_apply("+", (total, part), int64)
+        if total is None:
+            return self.const(value.constant)
+        if value.constant > 0:
+            total = self._raw_apply("+", (total, self.const(value.constant)), int64)
+        elif value.constant < 0:
+            total = self._raw_apply("-", (total, self.const(-value.constant)), int64)
+        self._affine[total] = _Affine(tuple(ordered), value.constant)
+        return total
+
+    def _joined(self, value: _Affine) -> _Affine:
+        """``c*k*(a // k) + c*(a % k) -> c*a``, as often as it applies."""
+        counted: dict[Term, int] = dict(value.terms)
+        for atom in list(counted):
+            if not isinstance(atom, Apply) or atom.op != "%" or atom not in counted:
+                continue
+            quotient = self._terms.get(("//", atom.args, int64))
+            by = atom.args[1]
+            coefficient = counted[atom]
+            if quotient is None or not isinstance(by, Const):
+                continue
+            if counted.get(quotient) != coefficient * int(by.value):
+                continue
+            del counted[atom], counted[quotient]
+            whole = _added(
+                _Affine(tuple(counted.items()), value.constant),
+                _scaled(self._affine_of(atom.args[0]), coefficient),
+            )
+            return self._joined(whole)
+        return value
+
+
+def _added(left: _Affine, right: _Affine) -> _Affine:
+    total = dict(left.terms)
+    for term, coefficient in right.terms:
+        total[term] = total.get(term, 0) + coefficient
+    kept = tuple((t, c) for t, c in total.items() if c)
+    return _Affine(kept, left.constant + right.constant)
+
+
+def _scaled(value: _Affine, by: int) -> _Affine:
+    if by == 0:
+        return _Affine((), 0)
+    return _Affine(tuple((t, c * by) for t, c in value.terms), value.constant * by)

@@ -1,0 +1,142 @@
+"""Which axes of two regions are one: read off the index by which one loads what the other computes, or what both load.
+
+    m[i] = max x[i, k] over k        y[a, b] = x[a, b] - m[a]
+    m is loaded at [a]  -> i is a;   both load x, at [i, k] and [a, b]  -> k is b
+
+A map is kept one to one, so no two axes of one region ever become the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from graphc.kernel.terms import AxisIndex, Load, Term
+from graphc.passes.pieces import Piece
+from graphc.types import Extent
+
+__all__ = ["Unification", "unify"]
+
+#: index patterns of one tensor that are compared with one another
+_PATTERNS = 4
+
+
+@dataclass
+class Unification:
+    """``axes`` maps roots of the first region to roots of the second.
+
+    ``remapped`` are the second region's loads of the first's slots that are not at its axes: (reader, load).
+    """
+
+    extents: dict[str, Extent]
+    root: Callable[[str], str]
+    axes: dict[str, str] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
+    remapped: list[tuple[Piece, Load]] = field(default_factory=list)
+
+    def fits(self, one: str, other: str) -> bool:
+        """Whether ``one`` (of the first region) is, or could become, ``other``."""
+        one, other = self.root(one), self.root(other)
+        if one in self.axes:
+            return self.axes[one] == other
+        return other not in self.taken and self.extents[one] == self.extents[other]
+
+    def set(self, one: str, other: str) -> None:
+        one, other = self.root(one), self.root(other)
+        self.axes[one] = other
+        self.taken.add(other)
+
+    def all_fit(self, pairs: Sequence[tuple[str, str]]) -> bool:
+        """Set every pair, or none where they contradict one another or what is set."""
+        before = dict(self.axes), set(self.taken)
+        for one, other in pairs:
+            if not self.fits(one, other):
+                self.axes, self.taken = before
+                return False
+            self.set(one, other)
+        return True
+
+
+def unify(
+    first: Sequence[Piece],
+    second: Sequence[Piece],
+    extents: dict[str, Extent],
+    root: Callable[[str], str],
+) -> Unification:
+    """The axes of ``first`` that are axes of ``second``."""
+    found = Unification(extents, root)
+    produced = {p.slot.key: p for p in first}
+    reads = [(piece, load) for piece in second for load in piece.loads if load.tensor in produced]
+    reads.sort(key=lambda item: not _plain(item[1]))
+    for piece, load in reads:
+        if not _direct(found, produced[load.tensor], load):
+            found.remapped.append((piece, load))
+    _by_shared_loads(found, first, second, produced.keys())
+    _by_extent(found, first, second)
+    return found
+
+
+def _plain(load: Load) -> bool:
+    return load.pred is None and all(not t.axes or isinstance(t, AxisIndex) for t in load.index)
+
+
+def _direct(found: Unification, producer: Piece, load: Load) -> bool:
+    """Whether ``load`` reads ``producer`` at its axes; those dimensions that do are unified in any case."""
+    direct = load.pred is None
+    for own, read in zip(producer.index, load.index, strict=True):
+        if not isinstance(own, AxisIndex):
+            continue
+        if isinstance(read, AxisIndex) and found.fits(own.axis, read.axis):
+            found.set(own.axis, read.axis)
+        else:
+            direct = False
+    return direct
+
+
+def _by_shared_loads(
+    found: Unification, first: Sequence[Piece], second: Sequence[Piece], without: Iterable[str]
+) -> None:
+    theirs = _patterns(second, found.root)
+    skip = set(without)
+    for key, indices in _patterns(first, found.root).items():
+        if key in skip:
+            continue
+        for ours in indices:
+            for other in theirs.get(key, ()):
+                pairs = [
+                    (a.axis, b.axis)
+                    for a, b in zip(ours, other, strict=True)
+                    if isinstance(a, AxisIndex) and isinstance(b, AxisIndex)
+                ]
+                found.all_fit(pairs)
+
+
+def _patterns(
+    pieces: Sequence[Piece], root: Callable[[str], str]
+) -> dict[str, list[tuple[Term, ...]]]:
+    """For each tensor the first few distinct indices that it is loaded at."""
+    patterns: dict[str, dict[tuple[object, ...], tuple[Term, ...]]] = {}
+    for piece in pieces:
+        for load in piece.loads:
+            known = patterns.setdefault(load.tensor, {})
+            if len(known) < _PATTERNS:
+                key = tuple(root(t.axis) if isinstance(t, AxisIndex) else t for t in load.index)
+                known.setdefault(key, load.index)
+    return {tensor: list(known.values()) for tensor, known in patterns.items()}
+
+
+def _by_extent(found: Unification, first: Sequence[Piece], second: Sequence[Piece]) -> None:
+    """What is left: an axis that the first region reduces is the second's axis of the same extent.
+
+    Without it a value reduced over one tensor's rows and used along another's would be computed for each column.
+    """
+    if any(p.contracts for p in (*first, *second)):
+        return
+    free = [a for p in second for a in p.axes if found.root(a) not in found.taken]
+    for piece in first:
+        for axis in sorted(piece.bound):
+            if found.root(axis) in found.axes:
+                continue
+            match = next((b for b in free if found.fits(axis, b)), None)
+            if match is not None:
+                found.set(axis, match)
