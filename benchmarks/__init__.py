@@ -1,0 +1,1 @@
+"""How fast graphc is next to what people would use instead. ``python -m benchmarks --help``."""

@@ -1,0 +1,125 @@
+"""The measuring itself: references, ratios, and one short run of the whole protocol."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("scipy", reason="the benchmarks' references need SciPy")
+
+from benchmarks.peers import PEERS
+from benchmarks.protocol import MissingError, Plan, Process, Times, measure, ratio
+from benchmarks.report import speed_table
+from benchmarks.settings import ADAM
+from benchmarks.workloads import WORKLOADS, train_reference
+
+QUICK = Plan(rounds=2, seconds=0.001, threads=1, patience=0.0)
+
+
+def test_ratio_is_paired() -> None:
+    """The machine slows down threefold half-way: paired ratios do not see it."""
+    ours = [1.0] * 10 + [3.0] * 10
+    found = ratio([2 * t for t in ours], ours)
+    assert (found.median, found.low, found.high) == (2.0, 2.0, 2.0)
+    noisy = ratio(list(np.random.default_rng(0).uniform(1, 3, 40)), [1.0] * 40)
+    assert noisy.low < noisy.median < noisy.high
+
+
+def test_inputs_are_the_same_in_every_process_and_differ_by_workload() -> None:
+    w = WORKLOADS["matmul-256"]
+    first, again = w.draw(), w.draw()
+    assert all((first[k] == again[k]).all() for k in first)
+    assert (first["a"] != WORKLOADS["matmul-256"].draw(seed=1)["a"]).any()
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", ["softmax", "layer-norm", "chain-4096", "conv3x3"])
+def test_references_agree_with_torch(name: str) -> None:
+    import torch
+    from torch.nn import functional
+
+    w = WORKLOADS[name]
+    rows = slice(0, 2 if name == "conv3x3" else 4096 if w.kind == "chain" else 16)
+    inputs = {k: a[rows] if k == "x" or w.kind == "chain" else a for k, a in w.draw().items()}
+    t = {k: torch.from_numpy(a).double() for k, a in inputs.items()}
+    expected = {
+        "softmax": lambda: torch.softmax(t["x"], -1),
+        "layer_norm": lambda: functional.layer_norm(t["x"], (1024,), t["weight"], t["bias"]),
+        "chain": lambda: (
+            torch.tanh(t["x"] * t["a"] + t["b"]) * torch.sigmoid(t["x"]) + functional.gelu(t["x"])
+        ),
+        "conv": lambda: functional.conv2d(t["x"], t["weight"], padding=1),
+    }[w.kind]()
+    np.testing.assert_allclose(w.reference(inputs), expected.numpy(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.torch
+def test_train_reference_agrees_with_torch() -> None:
+    import torch
+
+    inputs = WORKLOADS["mlp-train-32"].draw()
+    x, y = torch.from_numpy(inputs["x"]).double(), torch.from_numpy(inputs["y"])
+    weights = [torch.from_numpy(inputs[f"w{i}"]).double().requires_grad_() for i in range(3)]
+    biases = [torch.from_numpy(inputs[f"b{i}"]).double().requires_grad_() for i in range(3)]
+    adam = torch.optim.Adam([*weights, *biases], lr=ADAM["lr"], eps=ADAM["eps"])
+    losses = []
+    for _ in range(3):
+        h = x
+        for i in range(3):
+            h = h @ weights[i].T + biases[i]
+            h = h.relu() if i < 2 else h
+        loss = torch.nn.functional.cross_entropy(h, y)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        losses.append(loss.item())
+    np.testing.assert_allclose(train_reference(inputs), losses, rtol=1e-9)
+
+
+def test_one_short_run_checks_times_and_prints() -> None:
+    peers = ["numpy", "fma-peak"]
+    processes = {peer: Process(peer, QUICK.threads) for peer in peers}
+    try:
+        times = measure("matmul-256", processes, QUICK)
+    finally:
+        for process in processes.values():
+            process.stop()
+    assert times.missing == {}
+    assert times.errors["numpy"] < 1e-6
+    assert len(times.seconds["numpy"]) == QUICK.rounds
+    assert times.flops["fma-peak"] > 0
+    table = speed_table({"matmul-256": times})
+    assert "| numpy |" in table
+    assert "GFLOP/s" in table
+
+
+def test_a_peer_that_cannot_is_missing_with_its_reason() -> None:
+    process = Process("numpy", 1)
+    try:
+        times = measure("conv3x3", {"numpy": process}, QUICK)
+    finally:
+        process.stop()
+    assert times.missing == {"numpy": "not offered by this peer"}
+    assert "missing" in speed_table({"conv3x3": times})
+
+
+def test_a_peer_that_is_not_installed_is_missing(tmp_path: object) -> None:
+    assert PEERS["jax"].environment(2)["OMP_NUM_THREADS"] == "2"
+    try:
+        import jax  # noqa: F401
+    except ImportError:
+        with pytest.raises(MissingError, match="jax"):
+            Process("jax", 1)
+
+
+def test_a_wrong_result_is_never_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import protocol
+
+    monkeypatch.setattr(protocol, "_references", {"matmul-256": np.ones((256, 256))})
+    process = Process("numpy", 1)
+    try:
+        times: Times = measure("matmul-256", {"numpy": process}, QUICK)
+    finally:
+        process.stop()
+    assert "wrong: error" in times.missing["numpy"]
+    assert times.seconds == {}
