@@ -54,6 +54,7 @@ from graphc.kernel.terms import (
 )
 from graphc.types import (
     DTYPES,
+    Dim,
     DType,
     Extent,
     Size,
@@ -79,6 +80,7 @@ __all__ = [
     "scalar",
     "scan",
     "size",
+    "size_dim",
     "store",
 ]
 
@@ -124,6 +126,17 @@ def size(extent: Extent) -> Term:
     if isinstance(extent, Size):
         return SizeValue(dtype=int64, axes=_NO_AXES, extent=extent)
     return const(int(extent))
+
+
+def size_dim(symbol: SizeSymbol) -> Dim:
+    """The dim that a ``size`` line declares: one code for all its values."""
+    return Dim(
+        symbol.name,
+        min=symbol.min,
+        max=symbol.max,
+        multiple_of=symbol.multiple_of,
+        specialize=False,
+    )
 
 
 def scalar(declared: Scalar) -> ScalarValue:
@@ -253,7 +266,7 @@ def reduce(
         raise KernelError(f"reduce {monoid}: name at least one axis to reduce over")
     condition = _pred(where, f"reduce {monoid}")
     terms = _monoid_args(monoid, args, merge)
-    dtypes = _result_dtypes(monoid, terms, merge)
+    dtypes = result_dtypes(monoid, terms, merge)
     masked = _NO_AXES if condition is None else condition.axes
     bound = frozenset(over)
     whole = masked.union(*(t.axes for t in terms)) - bound
@@ -287,7 +300,7 @@ def scan(
     element.
     """
     terms = _monoid_args(monoid, args, merge=False)
-    dtypes = _result_dtypes(monoid, terms, merge=False)
+    dtypes = result_dtypes(monoid, terms, merge=False)
     axes = _axes(terms) | {over}
     scanned = Scan(
         dtype=dtypes[0],
@@ -322,7 +335,7 @@ def argument_dtype(monoid: str, value: Number, known: Sequence[DType]) -> DType:
     return known[0] if joins else default
 
 
-def _result_dtypes(monoid: str, terms: Sequence[Term], merge: bool) -> tuple[DType, ...]:
+def result_dtypes(monoid: str, terms: Sequence[Term], merge: bool) -> tuple[DType, ...]:
     dtypes = [t.dtype for t in terms]
     if not merge:
         return state_dtypes(monoid, dtypes)

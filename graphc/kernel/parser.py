@@ -152,7 +152,7 @@ class _Parser:
         multiple = self.cursor.integer("the multiple") if self.cursor.accept("by") else 1
         symbol = SizeSymbol(name, 1 if low is None else low, high, multiple)
         try:
-            self.dims[name] = size_dim(symbol)
+            self.dims[name] = build.size_dim(symbol)
         except ValueError as error:
             raise self.cursor.error(str(error)) from error
         self.sizes[name] = symbol
@@ -472,17 +472,6 @@ class _Parser:
         near = difflib.get_close_matches(name, [*self.values, *self.axes, *self.dims])
         hint = f"; do you mean {near[0]}?" if near else ""
         raise self.cursor.error(f"unknown name {name!r}{hint}", token)
-
-
-def size_dim(symbol: SizeSymbol) -> Dim:
-    """The dim that a ``size`` line declares: one code for all its values."""
-    return Dim(
-        symbol.name,
-        min=symbol.min,
-        max=symbol.max,
-        multiple_of=symbol.multiple_of,
-        specialize=False,
-    )
 
 
 def _unescaped(text: str) -> str:

@@ -1,0 +1,1 @@
+"""Tests, importable as a package, so that areas share their samples."""

@@ -1,0 +1,1 @@
+"""Tests of the Kernel IR; `zoo` is shared with the backends."""
