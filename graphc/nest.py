@@ -78,7 +78,8 @@ class Tiling:
     ``tile``: points (vectors, on a vector axis) of an axis that are computed at once, in registers.
     ``vector``: axes that run in SIMD lanes where they are looped; of nested ones only the outermost open does.
     ``order``: the axes in nesting order, outermost first. ``hold``: names of definitions kept in scratch when first
-    computed inside a reduction's loop, instead of being computed again in later loops.
+    computed inside a reduction's loop, instead of being computed again in later loops. ``stream``: outputs so large
+    that they are written past the caches.
     """
 
     block: Mapping[str, int] = field(default_factory=dict)
@@ -86,6 +87,7 @@ class Tiling:
     vector: frozenset[str] = frozenset()
     order: tuple[str, ...] = ()
     hold: frozenset[str] = frozenset()
+    stream: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         parts = []
@@ -99,6 +101,8 @@ class Tiling:
             parts.append("order " + " ".join(self.order))
         if self.hold:
             parts.append("hold " + " ".join(sorted(self.hold)))
+        if self.stream:
+            parts.append("stream " + " ".join(sorted(self.stream)))
         return "; ".join(parts) or "plain"
 
 

@@ -249,7 +249,10 @@ def emit_store(k: Context, store: Store, position: Position) -> None:
         old = from_memory(k, _masked(k, "load", place.pointer, type_, everywhere, literal(0, type_), dtype.itemsize), dtype)
         value = k.apply("+", [old, value], [dtype, dtype], dtype)
     raw = to_memory(k, value, dtype)
-    if mask is None:
+    if mask is None and _streams(k, store, tensor):
+        k.f.store(raw, place.pointer, k.lanes * dtype.itemsize, nontemporal=True)
+        k.streams = True
+    elif mask is None:
         k.f.store(raw, place.pointer, dtype.itemsize)
     elif mask.type.lanes == 1:
         with k.f.when(mask):
@@ -258,6 +261,20 @@ def emit_store(k: Context, store: Store, position: Position) -> None:
         name = f"llvm.masked.store.{raw.type.suffix}.p0"
         k.module.declare_text(name, f"declare void @{name}({raw.type}, ptr, {mask.type})")
         k.f.line(f"call void @{name}({raw}, ptr align {dtype.itemsize} {place.pointer.text}, {mask})")
+
+
+def _streams(k: Context, store: Store, tensor: KernelTensor) -> bool:
+    """Whether a vector store may go past the caches: whole vectors at aligned places, of a tensor that is streamed.
+
+    Outputs start at 64 bytes; the rest is arithmetic on the index.
+    """
+    if store.tensor not in k.nest.tiling.stream or k.vector is None:
+        return False
+    flat = flat_offset(tensor, store.index)
+    steps = [flat.constant, *flat.atoms.values()]
+    steps += [c for a, c in flat.axes.items() if a != k.vector.axis]
+    block = k.nest.tiling.block.get(k.vector.axis, k.lanes)
+    return all(isinstance(n, int) and n % k.lanes == 0 for n in [*steps, block])
 
 
 def _store_one(

@@ -103,6 +103,8 @@ class _Emitter:
             self.block(loop.index)
             self.steps(self.nest.body)
             self.k.pop()
+        if self.k.streams:
+            self.f.line("fence seq_cst")  # what went past the caches is seen before the next barrier
 
     def arguments(self) -> None:
         k, f = self.k, self.f

@@ -27,6 +27,8 @@ _UNKNOWN_EXTENT = 256
 _BLOCK_WORK = 1 << 15
 _MAX_BLOCKS = 256
 _HOLD_BYTES = 64 * 1024
+#: outputs of this size leave no room for anything else in the caches
+_STREAM_BYTES = 16 << 20
 _EXPENSIVE = frozenset(
     "exp exp2 expm1 log log2 log1p tanh sigmoid erf sin cos tan pow / sqrt rsqrt bits atan".split()
 )
@@ -142,13 +144,16 @@ class _Plan:
             tile[rows] = max(1, min(each // columns, self.extent(rows)))
             columns = max(columns, min(vectors, each // tile[rows]))
             tile[lane] = columns
+            tile |= self.unrolled_points(inside)
         else:
             tile[lane] = min(vectors, 4 if inside else self.map_vectors())
         order = [a for a in self.axis_order if a not in (lane, rows)]
         order += [lane] if rows is None else [lane, rows]
         held_back = self.uneven_axes()
         tile = {a: n for a, n in tile.items() if n > 1 and a not in held_back}
-        return Tiling(self.blocks(tile, lane), tile, frozenset({lane}), tuple(order), self.held(frozenset({lane})))
+        return Tiling(
+            self.blocks(tile, lane), tile, frozenset({lane}), tuple(order), self.held(), self.streamed()
+        )
 
     def tiling_along(self, lanes: frozenset[str]) -> Tiling:
         tile: dict[str, int] = {}
@@ -157,10 +162,10 @@ class _Plan:
         for folding in product_like:
             rows = [a for a in self.axis_order if a in folding.axes and a in self.parallel]
             reused = [a for a in rows if any(a not in r.axes for r in self.reads[folding])]
-            each = max(1, 12 // len(product_like))
+            each = max(1, (9 if self.target.vector_registers <= 16 else 24) // len(product_like))
             if len(reused) >= 2 and each >= 4:
                 m, n = reused[-2:]
-                tile[n] = min(4, self.extent(n))
+                tile[n] = min(math.isqrt(each), self.extent(n))
                 tile[m] = min(max(1, each // tile[n]), self.extent(m))
             elif reused:
                 tile[reused[-1]] = min(4, each, self.extent(reused[-1]))
@@ -171,7 +176,22 @@ class _Plan:
         reused_last = [a for a in tile if a in self.parallel]
         order = [a for a in self.axis_order if a not in lanes and a not in reused_last]
         order += [*reused_last[::-1], *(a for a in self.axis_order if a in lanes)]
-        return Tiling(self.blocks(tile, None), tile, lanes, tuple(order), self.held(lanes))
+        return Tiling(self.blocks(tile, None), tile, lanes, tuple(order), self.held(), self.streamed())
+
+    def unrolled_points(self, inside: list[Folding]) -> dict[str, int]:
+        """Points of reduced axes to run at once: short axes whole, else a few of the innermost."""
+        tile: dict[str, int] = {}
+        room = 8
+        for axis in reversed(self.axis_order):
+            if not any(axis in f.over for f in inside):
+                continue
+            extent = self.extent(axis)
+            if extent <= 4 and extent <= room:
+                tile[axis] = extent
+            elif not tile:
+                tile[axis] = 4
+            room //= tile.get(axis, room + 1)
+        return tile
 
     def uneven_axes(self) -> set[str]:
         """Axes that loop bounds depend on: a register tile over them would turn the bounds into masks."""
@@ -203,36 +223,49 @@ class _Plan:
 
     def blocks(self, tile: dict[str, int], lane: str | None) -> dict[str, int]:
         """Cut parallel axes, outermost first, until there are enough blocks or they would be too small."""
-        wanted = min(_MAX_BLOCKS, int(self.work() // _BLOCK_WORK))
+        wanted = max(1, min(_MAX_BLOCKS, int(self.work() // _BLOCK_WORK)))
         rows = [a for a in self.parallel if a != lane]
         blocks: dict[str, int] = {}
-        symbolic = [a for a in self.parallel if not isinstance(self.kernel.extents[a], int)]
         for axis in [*rows, *([lane] if lane in self.parallel and lane is not None else [])]:
-            if wanted <= 1 and axis not in symbolic:
+            fixed = isinstance(self.kernel.extents[axis], int)
+            if wanted <= 1 and fixed:
                 continue
             unit = tile.get(axis, 1) * (self.lanes if axis == lane else 1)
             units = math.ceil(self.extent(axis) / unit)
-            pieces = max(1, min(units, wanted))
-            size = math.ceil(units / pieces) * unit
-            limit = self.cache_rows(axis, unit)
-            size = min(size, limit)
-            if size >= self.extent(axis) and axis not in symbolic:
+            size = math.ceil(units / max(1, min(units, wanted))) * unit
+            least, most = self.cache_rows(axis, unit)
+            size = min(max(size, least), most)
+            if size >= self.extent(axis) and fixed:
                 continue
             blocks[axis] = size
-            wanted = wanted // max(1, math.ceil(self.extent(axis) / size))
+            wanted = math.ceil(wanted / max(1, math.ceil(self.extent(axis) / size)))
         return blocks
 
-    def cache_rows(self, axis: str, unit: int) -> int:
-        """How many points of a row axis keep what a contraction reads for them in half of the second-level cache."""
-        limit = 1 << 40
-        for folding in self.foldings:
-            if not isinstance(folding, Contract) or axis not in folding.axes:
-                continue
-            bytes_a_row = 4 * self.points(folding.over)
-            limit = min(limit, max(unit, int(self.target.l2_bytes / 2 / bytes_a_row) // unit * unit))
-        return limit
+    def cache_rows(self, axis: str, unit: int) -> tuple[int, int]:
+        """Least and most points of an axis in a block of a contraction.
 
-    def held(self, lanes: frozenset[str]) -> frozenset[str]:
+        Enough register tiles to use again what the first-level cache holds of the other operand; at most what keeps
+        this operand's part in half of the second-level cache.
+        """
+        least, most = 1, 1 << 40
+        for folding in self.foldings:
+            if not isinstance(folding, Contract) or axis not in folding.axes or axis in folding.over:
+                continue
+            bytes_a_point = 4 * self.points(folding.over)
+            if unit > 1 and self.points(folding.over) >= 64:
+                least = 8 * unit
+            most = min(most, max(unit, int(self.target.l2_bytes / 2 / bytes_a_point) // unit * unit))
+        return min(least, most), most
+
+    def streamed(self) -> frozenset[str]:
+        """Outputs that would only push other data out of the caches."""
+        return frozenset(
+            t.name
+            for t in self.kernel.outputs
+            if isinstance(t.type.nbytes, int) and t.type.nbytes >= _STREAM_BYTES and t.init is None
+        )
+
+    def held(self) -> frozenset[str]:
         """Definitions worth keeping between passes: dear to compute, read in several loops, small enough."""
         names = {t: n for n, t in self.kernel.definitions}
         sites: dict[Term, int] = {}
