@@ -92,7 +92,7 @@ def link(objects: Sequence[bytes], symbols: Sequence[str]) -> Library:
         builder.export_symbol(symbol)
     with _lock:
         try:
-            tracker = builder.link(_jit(), f"graphc{next(_serial)}")
+            tracker = builder.link(jit(), f"graphc{next(_serial)}")
         except RuntimeError as error:
             raise BackendError(f"machine code cannot be loaded: {error}") from error
     return Library({symbol: tracker[symbol] for symbol in symbols}, tracker)
@@ -110,7 +110,7 @@ def _initialize() -> None:
 
 
 @functools.cache
-def _jit() -> llvm.LLJIT:
+def jit() -> llvm.LLJIT:
     return llvm.create_lljit_compiler(_target_machine(host(), 2))
 
 

@@ -1,0 +1,458 @@
+"""Programs: a schedule and its compiled kernels, loaded and callable.
+
+::
+
+    program = Program(schedule, kernels, states={...}, constants={...}, plan=plan_memory)
+    program.call(x, y)              # a builtin function: ndarrays in; an ndarray, a tuple or None
+    program.call_into([x, y], [out])
+    program.rebind({"B": 32})       # done by itself when arguments of other sizes come
+    result, events = program.profile(x, y)
+
+``program.call`` takes exactly matching arrays in about a microsecond; other arguments are
+converted or refused by ``graphc.bind``, and new sizes of run-time dims get a new table (and memory
+plan) but no new code. Calls from several threads take turns; states that programs share are locked
+for reading or writing in the order of their addresses.
+"""
+
+from __future__ import annotations
+
+import collections
+import ctypes
+import os
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphc.backends.llvm import callable as entry
+from graphc.backends.llvm.callable import HANDLE, LOCK, TENSOR, size_class
+from graphc.backends.llvm.layout import Record
+from graphc.backends.llvm.loader import load
+from graphc.backends.llvm.native import make_callable, native
+from graphc.backends.llvm.table import (
+    LoadedKernel,
+    Table,
+    build_table,
+    int_extent,
+    spare_cells_needed,
+)
+from graphc.backends.llvm.walker import EVENT, PROGRAM, WORKER
+from graphc.bind import Parameter, bind_arguments
+from graphc.errors import BackendError, BindError, RuntimeCheckError, StateError
+from graphc.memory import StateBuffer, address_of, allocate
+from graphc.schedule import Buffer, Copy, Launch, Schedule, bind_sizes, evaluate_extent, walk
+from graphc.types import Extent
+
+__all__ = ["CompiledKernel", "Plan", "Program", "TimedLaunch"]
+
+MAX_BINDINGS = 32  # sizes whose tables are kept
+_EVENTS = 1 << 16  # launches that one worker can record in one profiled call
+_ERRORCHECK = 2  # PTHREAD_MUTEX_ERRORCHECK: the owner gets an error instead of waiting for itself
+
+#: arena offsets in bytes by buffer name, for sizes by dim name
+Plan = Callable[[Mapping[str, int]], Mapping[str, int]]
+
+_libc = ctypes.CDLL(None)
+
+
+@dataclass(frozen=True)
+class CompiledKernel:
+    """A kernel's object file. ``grid`` and ``scratch_bytes`` may depend on the kernel's sizes.
+
+    ``void @symbol(ptr args, i64 begin, i64 end, ptr worker)`` runs grid blocks ``begin <= b <
+    end``; ``args`` holds input and output pointers, sizes, pointers to scalars, the error record's
+    address and the first check's id. Symbols of one program's kernels differ unless the kernels
+    are the same.
+    """
+
+    symbol: str
+    object: bytes
+    grid: Extent = 1
+    scratch_bytes: Extent = 0
+    ir: str = ""
+
+
+@dataclass(frozen=True)
+class TimedLaunch:
+    """When a worker ran its share of a launch; nanoseconds since the first one began."""
+
+    statement: Launch | Copy
+    begin: int
+    end: int
+    worker: int
+
+
+class Program:
+    """A loaded schedule. ``call`` and ``call_raw_into`` are builtin functions over ndarrays.
+
+    Without run-time dims the sizes are bound at once, else at the first call. ``plan`` gives arena
+    offsets for sizes where the schedule has none. ``slow``, if given, replaces the program's own
+    treatment of calls that do not match the bound sizes: it gets the call's arguments and answers
+    in its place (an executable binds and specializes there).
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        kernels: Mapping[str, CompiledKernel],
+        *,
+        states: Mapping[str, StateBuffer] | None = None,
+        constants: Mapping[str, NDArray[Any]] | None = None,
+        plan: Plan | None = None,
+        slow: Callable[..., Any] | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self.schedule = schedule
+        self.kernels = dict(kernels)
+        self._plan = plan
+        self._native = native()
+        self.threads = threads or self._native.pool.threads
+        self.parameters = tuple(Parameter(b.name, b.type) for b in schedule.arguments)
+        self._states = {b.name: _state_of(b, states or {}) for b in schedule.states}
+        self._constants = {
+            b.name: _constant_of(b, constants or {}) for b in schedule.of_kind("constant")
+        }
+        self._loaded, self._library = self._load()
+        self._locks = self._order_locks()
+        self._mutex = _new_mutex()
+        self._arena = allocate(0)
+        self._bindings: collections.OrderedDict[tuple[int, ...], _Binding] = (
+            collections.OrderedDict()
+        )
+        self._fail_function = self._fail
+        self._slow_function = slow or self._call_slowly
+        self._handle = Record(HANDLE)
+        self._handle[0, "slow"] = id(self._slow_function)
+        self._profiling = threading.Lock()
+        #: positional ndarrays -> a fresh ndarray, a tuple of them, or None
+        self.call = make_callable("graphc_call", self._handle.address, self)
+        #: arguments, then arrays for the outputs; they must match exactly and not overlap
+        self.call_raw_into = make_callable("graphc_call_into", self._handle.address, self)
+        _programs.add(self)
+        if not schedule.sizes:
+            self.rebind({})
+
+    # -- sizes
+    def rebind(self, sizes: Mapping[str, int]) -> None:
+        """Make calls expect these sizes of the run-time dims (by name)."""
+        binding = self._binding(sizes)
+        self._handle[0, "program"] = binding.record.address
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes that intermediate results take, for the largest sizes bound so far."""
+        return len(self._arena)
+
+    def _binding(self, sizes: Mapping[str, int]) -> _Binding:
+        key = tuple(sizes[dim.name] for dim in self.schedule.sizes)
+        binding = self._bindings.get(key)
+        if binding is not None:
+            self._bindings.move_to_end(key)
+            return binding
+        offsets = self._plan(sizes) if self._plan is not None else None
+        bound = bind_sizes(self.schedule, sizes, offsets)
+        if bound.arena_bytes > len(self._arena):  # older tables keep the block they point into
+            self._arena = allocate(bound.arena_bytes)
+        binding = self._bindings[key] = _Binding(self, bound)
+        self._forget_idle_bindings()
+        return binding
+
+    def _forget_idle_bindings(self) -> None:
+        """Drop the tables used longest ago; one that another thread is walking stays."""
+        current = self._handle[0, "program"]
+        for key in list(self._bindings)[: -MAX_BINDINGS or None]:
+            record = self._bindings[key].record
+            if record[0, "users"] == 0 and record.address != current:
+                del self._bindings[key]
+
+    # -- calls that do not match
+    def _call_slowly(self, *args: object, **by_name: object) -> Any:
+        """Convert and bind the arguments, or explain what is wrong with them."""
+        arrays, sizes = bind_arguments(self.parameters, args, by_name, who=self.schedule.name)
+        binding = self._binding({dim.name: size for dim, size in sizes.items()})
+        self._handle[0, "program"] = binding.record.address
+        return binding.call(*arrays)
+
+    def call_into(self, args: Sequence[object], outputs: Sequence[NDArray[Any]]) -> None:
+        """Run with results written to given arrays, which must fit exactly.
+
+        An array that overlaps an argument or another output gets its values by a copy at the end.
+        """
+        arrays, sizes = bind_arguments(self.parameters, args, who=self.schedule.name)
+        binding = self._binding({dim.name: size for dim, size in sizes.items()})
+        expected = binding.schedule.outputs
+        if len(outputs) != len(expected):
+            raise BindError(
+                f"{self.schedule.name} has {len(expected)} outputs, {len(outputs)} were given"
+            )
+        targets = [_output_of(b, o) for b, o in zip(expected, outputs, strict=True)]
+        direct: list[NDArray[Any]] = []
+        for buffer, target in zip(expected, targets, strict=True):
+            dtype = buffer.type.dtype.numpy
+            clash = any(np.may_share_memory(target, a) for a in (*arrays, *direct))
+            plain = type(target) is np.ndarray and target.dtype is dtype and target.flags.carray
+            direct.append(target if plain and not clash else np.empty(target.shape, dtype))
+        binding.call_into(*arrays, *direct)
+        for given, array in zip(outputs, direct, strict=True):
+            if given is not array:
+                given[...] = array
+
+    # -- looking
+    def profile(self, *args: object) -> tuple[Any, tuple[TimedLaunch, ...]]:
+        """Call, and say when each worker ran its share of each launch (at most 65536 per
+        worker).
+        """
+        arrays, sizes = bind_arguments(self.parameters, args, who=self.schedule.name)
+        binding = self._binding({dim.name: size for dim, size in sizes.items()})
+        with self._profiling:
+            events = [Record(EVENT, _EVENTS) for _ in range(self.threads)]
+            self._record_events(binding, events)
+            try:
+                result = binding.call(*arrays)
+                ends = [binding.workers[t, "events"] for t in range(self.threads)]
+            finally:
+                self._record_events(binding, None)
+        return result, _timed(binding.table, events, ends)
+
+    def _record_events(self, binding: _Binding, events: Sequence[Record] | None) -> None:
+        address = ctypes.c_void_p(address_of(self._mutex))
+        _libc.pthread_mutex_lock(address)
+        for t in range(self.threads):
+            binding.workers[t, "events"] = 0 if events is None else events[t].address
+            last = 0 if events is None else events[t].address_at(_EVENTS)
+            binding.workers[t, "events_end"] = last
+        _libc.pthread_mutex_unlock(address)
+
+    # -- parts
+    def _load(self) -> tuple[dict[str, LoadedKernel], object]:
+        used = {s.kernel for s in walk(self.schedule.body) if isinstance(s, Launch)}
+        missing = used - self.kernels.keys()
+        if missing:
+            raise BackendError(f"no machine code for kernels {', '.join(sorted(missing))}")
+        objects = {k.symbol: k.object for k in self.kernels.values()}
+        library = load(list(objects.values()), list(objects))
+        loaded = {
+            name: LoadedKernel(library.addresses[kernel.symbol], kernel.grid)
+            for name, kernel in self.kernels.items()
+        }
+        loaded[""] = LoadedKernel(self._native.address("graphc_copy"), 0)
+        return loaded, library
+
+    def _order_locks(self) -> Record:
+        """Each lock once, in the order that every program keeps."""
+        written = self.schedule.written_states
+        writes: dict[int, int] = {}
+        for name, state in self._states.items():
+            address = state.lock_address
+            writes[address] = writes.get(address, 0) | (name in written)
+        locks = Record(LOCK, len(writes))
+        for i, address in enumerate(sorted(writes)):
+            locks[i, "address"], locks[i, "writes"] = address, writes[address]
+        self._locks_count = len(writes)
+        return locks
+
+    def _fail(self, code: int) -> NoReturn:
+        """Raise what machine code found: a failed check, or a lock that this thread holds."""
+        if code > 0:
+            check = self.schedule.checks[code - 1]
+            raise RuntimeCheckError(check.message, check.source)
+        if code == entry.FAILED_REENTERED:
+            raise StateError(
+                f"{self.schedule.name} is running in this thread: a signal handler called it again"
+            )
+        raise StateError(
+            f"{self.schedule.name}: this thread holds the lock of a state that the call needs"
+        )
+
+
+class _Binding:
+    """A program's records for one choice of sizes."""
+
+    def __init__(self, program: Program, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self._arena = program._arena
+        cells = schedule.of_kind("cell")
+        spare = spare_cells_needed(schedule)
+        self._cells = allocate(8 * max(len(cells) + spare, 1))
+        self._errors = allocate(64)
+        cell = [address_of(self._cells) + 8 * i for i in range(len(cells) + spare)]
+        places = {b.name: cell[i] for i, b in enumerate(cells)}
+        arena = address_of(self._arena)
+        places |= {b.name: arena + (b.offset or 0) for b in schedule.of_kind("arena")}
+        places |= {name: state.address for name, state in program._states.items()}
+        places |= {name: address_of(a) for name, a in program._constants.items()}
+        self.table = build_table(
+            schedule,
+            program._loaded,
+            places,
+            errors=address_of(self._errors),
+            spare_cells=cell[len(cells) :],
+            shares=program.threads,
+        )
+        self.workers, self._scratch = _workers(program, schedule)
+        self._tensors = {
+            kind: _tensors(schedule.of_kind(kind), self.table) for kind in ("argument", "output")
+        }
+        self.record = self._fill(program)
+        self._handle = Record(HANDLE)
+        self._handle[0, "program"] = self.record.address
+        self._mismatch = _mismatch
+        self._handle[0, "slow"] = id(self._mismatch)
+        owner = (program, self)
+        self.call = make_callable("graphc_call", self._handle.address, owner)
+        self.call_into = make_callable("graphc_call_into", self._handle.address, owner)
+
+    def _fill(self, program: Program) -> Record:
+        arguments, outputs = self._tensors["argument"], self._tensors["output"]
+        shared = program._native
+        record = Record(PROGRAM)
+        values = {
+            "table": self.table.address,
+            "shares": program.threads,
+            "workers": self.workers.address,
+            "pool": shared.pool.address,
+            "errors": address_of(self._errors),
+            "cells": address_of(self._cells),
+            "cells_bytes": len(self._cells),
+            "arguments": arguments.record.address,
+            "arguments_count": arguments.count,
+            "outputs": outputs.record.address,
+            "outputs_count": outputs.count,
+            "single": min(outputs.count, 2),
+            "locks": program._locks.address,
+            "locks_count": program._locks_count,
+            "mutex": address_of(program._mutex),
+            "fail": id(program._fail_function),
+            "runtime": shared.runtime.address,
+        }
+        for word, value in values.items():
+            record[0, word] = value
+        return record
+
+
+@dataclass(frozen=True)
+class _Tensors:
+    record: Record
+    count: int
+    kept: tuple[NDArray[np.int64], ...]
+
+
+def _tensors(buffers: Sequence[Buffer], table: Table) -> _Tensors:
+    """What the entry compares arguments with, and makes outputs from."""
+    record = Record(TENSOR, len(buffers))
+    kept: list[NDArray[np.int64]] = []
+    for i, buffer in enumerate(buffers):
+        dims = np.array([int_extent(e) for e in buffer.type.shape], np.int64)
+        slots = np.array(table.slots.get(buffer.name, []), np.int64)
+        kept += [dims, slots]
+        number, capacity = size_class(int_extent(buffer.type.nbytes))
+        record[i, "descr"] = id(buffer.type.dtype.numpy)  # a DType lives as long as the process
+        record[i, "ndim"] = len(dims)
+        record[i, "dims"] = address_of(dims)
+        record[i, "slots"] = address_of(slots)
+        record[i, "slots_count"] = len(slots)
+        record[i, "capacity"], record[i, "size_class"] = capacity, number
+    return _Tensors(record, len(buffers), tuple(kept))
+
+
+def _workers(program: Program, schedule: Schedule) -> tuple[Record, NDArray[np.uint8]]:
+    """Worker records with scratch memory for the kernel that wants most."""
+    wanted = 0
+    for statement in walk(schedule.body):
+        if isinstance(statement, Launch):
+            names = (size.name for size in schedule.kernel[statement.kernel].sizes)
+            sizes = dict(zip(names, map(int_extent, statement.sizes), strict=True))
+            scratch = program.kernels[statement.kernel].scratch_bytes
+            wanted = max(wanted, evaluate_extent(scratch, sizes))
+    stride = -(-wanted // 4096) * 4096 + 64 if wanted else 64  # off powers of two: no set conflicts
+    memory = allocate(stride * program.threads)
+    workers = Record(WORKER, program.threads)
+    for t in range(program.threads):
+        workers[t, "scratch"] = address_of(memory) + t * stride
+        workers[t, "number"] = t
+    return workers, memory
+
+
+def _timed(table: Table, events: Sequence[Record], ends: Sequence[int]) -> tuple[TimedLaunch, ...]:
+    rows = []
+    for record, end in zip(events, ends, strict=True):
+        count = (end - record.address) // EVENT.nbytes
+        rows += record.words[: count * EVENT.stride].reshape(count, EVENT.stride).tolist()
+    start = min((row[1] for row in rows), default=0)
+    rows.sort(key=lambda row: (row[1], row[3]))
+    return tuple(
+        TimedLaunch(table.launches[launch], begin - start, end - start, worker)
+        for launch, begin, end, worker in rows
+    )
+
+
+def _state_of(buffer: Buffer, states: Mapping[str, StateBuffer]) -> StateBuffer:
+    state = states.get(buffer.name)
+    if state is None:
+        raise BackendError(f"no state buffer for {buffer.name!r}")
+    if state.type != buffer.type:
+        raise BackendError(f"state {buffer.name!r} is {state.type}, the schedule has {buffer.type}")
+    return state
+
+
+def _constant_of(buffer: Buffer, constants: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    values = constants.get(buffer.name)
+    if values is None:
+        raise BackendError(f"no values for constant {buffer.name!r}")
+    if values.dtype != buffer.type.dtype.numpy or values.shape != buffer.type.shape:
+        raise BackendError(
+            f"constant {buffer.name!r} is {values.dtype}{list(values.shape)}, the schedule has "
+            f"{buffer.type}"
+        )
+    kept = allocate(values.nbytes).view(values.dtype).reshape(values.shape)
+    kept[...] = values
+    return kept
+
+
+def _output_of(buffer: Buffer, given: object) -> NDArray[Any]:
+    """The array itself when it can hold the output, else a BindError."""
+    wanted = buffer.type
+    if not isinstance(given, np.ndarray) or not given.flags.writeable:
+        raise BindError(f"out {buffer.name!r}: expected a writable ndarray of {wanted}")
+    if given.dtype != wanted.dtype.numpy or given.shape != wanted.shape:
+        raise BindError(
+            f"out {buffer.name!r}: expected {wanted}, got {given.dtype}{list(given.shape)}"
+        )
+    return given
+
+
+def _mismatch(*args: object, **by_name: object) -> NoReturn:
+    raise BackendError("the arguments changed while they were being bound")
+
+
+def _new_mutex() -> NDArray[np.uint8]:
+    memory = allocate(64)
+    _initialize_mutex(memory)
+    return memory
+
+
+def _initialize_mutex(memory: NDArray[np.uint8]) -> None:
+    memory[:] = 0
+    attributes = ctypes.create_string_buffer(64)
+    _libc.pthread_mutexattr_init(attributes)
+    _libc.pthread_mutexattr_settype(attributes, _ERRORCHECK)
+    _libc.pthread_mutex_init(ctypes.c_void_p(address_of(memory)), attributes)
+    _libc.pthread_mutexattr_destroy(attributes)
+
+
+_programs: weakref.WeakSet[Program] = weakref.WeakSet()
+
+
+def _renew_mutexes() -> None:
+    """A fork copies mutexes that threads of the parent hold; those threads do not exist here."""
+    for program in _programs:
+        _initialize_mutex(program._mutex)
+        for binding in program._bindings.values():
+            binding.record[0, "users"] = 0
+
+
+os.register_at_fork(after_in_child=_renew_mutexes)

@@ -1,0 +1,304 @@
+"""A schedule with known sizes -> the walker's table. New sizes, threads or memory plans come
+through here only.
+
+A group of independent launches becomes one phase. Its work, estimated from bytes and FLOPs, is
+cut into T equal shares across the launches' blocks in order; where a group is too small to gain
+from workers it is marked serial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphc.backends.llvm import walker
+from graphc.errors import BackendError
+from graphc.memory import address_of, allocate
+from graphc.schedule import (
+    Barrier,
+    Body,
+    Commit,
+    Copy,
+    If,
+    Launch,
+    Loop,
+    Schedule,
+    Statement,
+    While,
+    evaluate_extent,
+    walk,
+)
+from graphc.types import Extent
+
+__all__ = ["LoadedKernel", "Table", "build_table", "estimate_nanoseconds", "int_extent"]
+
+_BYTES_PER_NANOSECOND = 16.0  # one core's share of a cache or of memory
+_FLOPS_PER_NANOSECOND = 32.0
+PHASE_WORTH_SHARING = 4_000.0  # ns: an order of magnitude above a hand-over between awake threads
+PROGRAM_WORTH_WAKING = 40_000.0  # ns: waking a sleeping thread takes some tens of microseconds
+_POLL_FROM = 200_000.0  # ns: shorter programs end before anybody misses an answer to Ctrl-C
+_FOREVER = (1 << 63) - 1
+
+
+@dataclass(frozen=True)
+class LoadedKernel:
+    """A kernel's address in this process and its number of grid blocks (in its own sizes)."""
+
+    address: int
+    grid: Extent
+
+
+@dataclass
+class Table:
+    """``words`` is what the walker reads; ``slots`` says where each movable buffer's address goes.
+
+    ``launches[id]`` is the statement that events name by ``id``; ``nanoseconds`` is the estimate.
+    """
+
+    words: NDArray[np.int64]
+    arguments: NDArray[np.int64]
+    slots: dict[str, list[int]]
+    launches: tuple[Launch | Copy, ...]
+    nanoseconds: float
+
+    @property
+    def address(self) -> int:
+        return address_of(self.words)
+
+
+@dataclass
+class _Writer:
+    """Words under construction; addresses of the table and of the argument blocks are added at
+    the end.
+    """
+
+    schedule: Schedule
+    kernels: Mapping[str, LoadedKernel]
+    addresses: Mapping[str, int]
+    errors: int
+    spare_cells: Sequence[int]
+    shares: int
+    parallel: bool
+    polling: bool
+    words: list[int] = field(default_factory=list)
+    in_table: list[int] = field(default_factory=list)  # words that count from the table's start
+    in_arguments: list[int] = field(default_factory=list)  # words that count from the arguments'
+    arguments: list[int] = field(default_factory=list)
+    movable: dict[str, list[int]] = field(default_factory=dict)
+    launches: list[Launch | Copy] = field(default_factory=list)
+    spare_used: int = 0
+    committed: bool = False
+
+    def body(self, body: Body) -> None:
+        group: list[Launch | Copy] = []
+        for statement in body:
+            if isinstance(statement, (Launch, Copy)):
+                group.append(statement)
+                continue
+            self.phase(group)
+            group = []
+            self.control(statement)
+        self.phase(group)
+
+    def control(self, statement: Statement) -> None:
+        match statement:
+            case Commit():
+                self.emit(walker.COMMIT)
+                self.committed = True
+            case Loop():
+                self.loop(
+                    self.addresses[statement.counter], int_extent(statement.length), statement.body
+                )
+            case While():
+                counter = statement.counter
+                limit = _FOREVER if statement.max_steps is None else int_extent(statement.max_steps)
+                cell = self.spare() if counter is None else self.addresses[counter]
+                self.loop(cell, limit, statement.body, statement.predicate)
+            case If():
+                self.branch(statement)
+            case Barrier() | Launch() | Copy():
+                pass
+
+    def loop(self, cell: int, length: int, body: Body, predicate: str | None = None) -> None:
+        leave = [self.emit(walker.LOOP, cell, length, jump=True)]
+        start = len(self.words)
+        if predicate is not None:
+            leave.append(self.unless(predicate))
+        self.body(body)
+        if self.polling and not self.committed:
+            self.emit(walker.POLL)
+        self.emit(walker.NEXT, cell, length, 8 * start, jump=True)
+        for place in leave:
+            self.words[place] = 8 * len(self.words)
+
+    def branch(self, statement: If) -> None:
+        otherwise = self.unless(statement.predicate)
+        self.body(statement.then)
+        if statement.otherwise:
+            end = self.emit(walker.JUMP, jump=True)
+            self.words[otherwise] = 8 * len(self.words)
+            self.body(statement.otherwise)
+            self.words[end] = 8 * len(self.words)
+        else:
+            self.words[otherwise] = 8 * len(self.words)
+
+    def unless(self, predicate: str) -> int:
+        bits = 8 * self.schedule.buffer[predicate].type.dtype.itemsize
+        mask = -1 if bits == 64 else (1 << bits) - 1
+        return self.emit(walker.UNLESS, self.addresses[predicate], mask, jump=True)
+
+    def spare(self) -> int:
+        self.spare_used += 1
+        return self.spare_cells[self.spare_used - 1]
+
+    def emit(self, op: int, a: int = 0, b: int = 0, c: int = 0, *, jump: bool = False) -> int:
+        """Write an instruction; the index of its last word, to be filled in when its target is
+        known.
+        """
+        self.words += [op, a, b, c]
+        place = len(self.words) - 1
+        if jump:
+            self.in_table.append(place)
+        return place
+
+    def phase(self, group: Sequence[Launch | Copy]) -> None:
+        grids = [self.grid(s) for s in group]
+        running = [(s, g) for s, g in zip(group, grids, strict=True) if g > 0]
+        if not running:
+            return
+        weights = [estimate_nanoseconds(self.schedule, s) for s, _ in running]
+        together = self.parallel and sum(weights) >= PHASE_WORTH_SHARING
+        self.words += [walker.PHASE, len(running), int(not together)]
+        total, before = sum(weights), 0.0
+        for (statement, grid), weight in zip(running, weights, strict=True):
+            bounds = _bounds(grid, weight, before, total, self.shares)
+            before += weight
+            function = self.function(statement)
+            self.words += [function, self.argument_block(statement), len(self.launches), *bounds]
+            self.in_arguments.append(len(self.words) - len(bounds) - 2)
+            self.launches.append(statement)
+        if self.polling and not self.committed:
+            self.emit(walker.POLL)
+
+    def grid(self, statement: Launch | Copy) -> int:
+        if isinstance(statement, Copy):
+            nbytes = int_extent(self.schedule.buffer[statement.source].type.nbytes)
+            return -(-nbytes // walker.COPY_BLOCK)
+        kernel = self.schedule.kernel[statement.kernel]
+        names = (size.name for size in kernel.sizes)
+        sizes = dict(zip(names, map(int_extent, statement.sizes), strict=True))
+        return evaluate_extent(self.kernels[statement.kernel].grid, sizes)
+
+    def function(self, statement: Launch | Copy) -> int:
+        name = "" if isinstance(statement, Copy) else statement.kernel
+        return self.kernels[name].address
+
+    def argument_block(self, statement: Launch | Copy) -> int:
+        start = 8 * len(self.arguments)
+        if isinstance(statement, Copy):
+            self.pointer(statement.source)
+            self.pointer(statement.target)
+            self.arguments.append(int_extent(self.schedule.buffer[statement.source].type.nbytes))
+            return start
+        for name in (*statement.inputs, *statement.outputs):
+            self.pointer(name)
+        self.arguments.extend(map(int_extent, statement.sizes))
+        for name in statement.scalars:
+            self.pointer(name)
+        self.arguments += [self.errors, statement.check_base]
+        return start
+
+    def pointer(self, name: str) -> None:
+        address = self.addresses.get(name)
+        if address is None:
+            self.movable.setdefault(name, []).append(len(self.arguments))
+        self.arguments.append(address or 0)
+
+
+def build_table(
+    schedule: Schedule,
+    kernels: Mapping[str, LoadedKernel],
+    addresses: Mapping[str, int],
+    *,
+    errors: int,
+    spare_cells: Sequence[int],
+    shares: int,
+) -> Table:
+    """The table of a schedule whose sizes are bound and whose memory is planned.
+
+    ``kernels`` has the copy routine under ``""``. ``addresses`` are those of states, constants,
+    arena buffers and cells; all other buffers are movable. ``spare_cells`` are addresses of cells
+    for loops without a counter of their own (``spare_cells_needed``).
+    """
+    total = estimate_program(schedule)
+    loops = any(isinstance(s, (Loop, While)) for s in walk(schedule.body))
+    parallel = shares > 1 and (loops or total >= PROGRAM_WORTH_WAKING)
+    polling = loops or total >= _POLL_FROM
+    writer = _Writer(schedule, kernels, addresses, errors, spare_cells, shares, parallel, polling)
+    writer.body(schedule.body)
+    writer.emit(walker.END)
+    words = allocate(8 * len(writer.words)).view(np.int64)
+    arguments = allocate(8 * max(len(writer.arguments), 1)).view(np.int64)
+    words[:] = writer.words
+    arguments[: len(writer.arguments)] = writer.arguments
+    words[writer.in_table] += address_of(words)
+    words[writer.in_arguments] += address_of(arguments)
+    base = address_of(arguments)
+    slots = {name: [base + 8 * i for i in places] for name, places in writer.movable.items()}
+    return Table(words, arguments, slots, tuple(writer.launches), total)
+
+
+def spare_cells_needed(schedule: Schedule) -> int:
+    """Loops that need a hidden counter."""
+    return sum(isinstance(s, While) and s.counter is None for s in walk(schedule.body))
+
+
+def estimate_nanoseconds(schedule: Schedule, statement: Launch | Copy) -> float:
+    """Time of a launch on one core, roughly: the larger of its bytes' and its FLOPs' time."""
+    if isinstance(statement, Copy):
+        return 2 * int_extent(schedule.buffer[statement.source].type.nbytes) / _BYTES_PER_NANOSECOND
+    tensors = (*statement.inputs, *statement.outputs)
+    nbytes = sum(int_extent(schedule.buffer[name].type.nbytes) for name in tensors)
+    flops = int_extent(statement.flops)
+    return max(nbytes / _BYTES_PER_NANOSECOND, flops / _FLOPS_PER_NANOSECOND, 1.0)
+
+
+def estimate_program(schedule: Schedule) -> float:
+    """Time of all launches, loops of known length counted, on one core."""
+
+    def of(body: Body) -> float:
+        total = 0.0
+        for statement in body:
+            match statement:
+                case Launch() | Copy():
+                    total += estimate_nanoseconds(schedule, statement)
+                case Loop():
+                    total += int_extent(statement.length) * of(statement.body)
+                case While():
+                    total += of(statement.body)
+                case If():
+                    total += max(of(statement.then), of(statement.otherwise))
+                case Barrier() | Commit():
+                    pass
+        return total
+
+    return of(schedule.body)
+
+
+def _bounds(grid: int, weight: float, before: float, total: float, shares: int) -> list[int]:
+    """First blocks of the shares, and the end: the part of ``weight`` in each T-th of ``total``."""
+    if weight >= total:  # alone: exact
+        return [grid * t // shares for t in range(shares + 1)]
+    cuts = ((total * t / shares - before) / weight * grid for t in range(1, shares))
+    inner = [min(max(int(cut + 0.5), 0), grid) for cut in cuts]
+    return [0, *inner, grid]
+
+
+def int_extent(extent: Extent) -> int:
+    """A size that must be known by now."""
+    if not isinstance(extent, int):
+        raise BackendError(f"the size {extent} is not bound")
+    return extent
