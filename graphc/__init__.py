@@ -1,0 +1,143 @@
+"""graphc: block diagrams that differentiate, optimize and compile themselves.
+
+The public names, nothing else. What needs the compiler, the drawing or the training loop is
+imported when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from graphc import nn, ops, optim, tree
+from graphc.autodiff import grad, hvp, jvp, vjp
+from graphc.dsl import (
+    attach_updates,
+    by_mode,
+    constant,
+    manual_seed,
+    mark,
+    marked,
+    observed,
+    parameter,
+    state,
+    stop_gradient,
+    substitute,
+)
+from graphc.errors import (
+    BackendError,
+    BindError,
+    CacheError,
+    DTypeError,
+    GradError,
+    GraphcError,
+    KernelError,
+    ModeError,
+    ParseError,
+    PromotionError,
+    RuntimeCheckError,
+    ScopeError,
+    ShapeError,
+    StateError,
+    VerifyError,
+)
+from graphc.graph import Graph, Value
+from graphc.types import (
+    Dim,
+    bfloat16,
+    float16,
+    float32,
+    float64,
+    int8,
+    int32,
+    int64,
+    uint8,
+    uint32,
+)
+from graphc.types import bool_ as bool  # noqa: A004 - gc.bool, as np.bool
+from graphc.updates import Updates
+
+if TYPE_CHECKING:
+    from graphc import data as data
+    from graphc import train as train
+    from graphc.executable import Executable as Executable
+    from graphc.executable import compile as compile  # noqa: A004
+
+#: names imported at first use, and where they live ("" after the colon: the module itself)
+_LAZY = {
+    "Executable": "graphc.executable:Executable",
+    "compile": "graphc.executable:compile",
+    "data": "graphc.data:",
+    "draw": "graphc.draw:draw",
+    "train": "graphc.train:",
+}
+
+__all__ = [
+    "BackendError",
+    "BindError",
+    "CacheError",
+    "DTypeError",
+    "Dim",
+    "Executable",
+    "GradError",
+    "Graph",
+    "GraphcError",
+    "KernelError",
+    "ModeError",
+    "ParseError",
+    "PromotionError",
+    "RuntimeCheckError",
+    "ScopeError",
+    "ShapeError",
+    "StateError",
+    "Updates",
+    "Value",
+    "VerifyError",
+    "attach_updates",
+    "bfloat16",
+    "bool",
+    "by_mode",
+    "compile",
+    "constant",
+    "data",
+    "draw",
+    "float16",
+    "float32",
+    "float64",
+    "grad",
+    "hvp",
+    "int8",
+    "int32",
+    "int64",
+    "jvp",
+    "manual_seed",
+    "mark",
+    "marked",
+    "nn",
+    "observed",
+    "ops",
+    "optim",
+    "parameter",
+    "state",
+    "stop_gradient",
+    "substitute",
+    "train",
+    "tree",
+    "uint8",
+    "uint32",
+    "vjp",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'graphc' has no attribute {name!r}")
+    module_name, _, attribute = _LAZY[name].partition(":")
+    module = importlib.import_module(module_name)
+    found = getattr(module, attribute) if attribute else module
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
