@@ -28,7 +28,9 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from graphc.backend import Plan
 from graphc.backends.llvm import callable as entry
+from graphc.backends.llvm import codegen
 from graphc.backends.llvm.callable import HANDLE, LOCK, TENSOR, size_class
 from graphc.backends.llvm.layout import Record
 from graphc.backends.llvm.loader import load
@@ -47,14 +49,11 @@ from graphc.memory import StateBuffer, address_of, allocate
 from graphc.schedule import Buffer, Copy, Launch, Schedule, bind_sizes, evaluate_extent, walk
 from graphc.types import Extent
 
-__all__ = ["CompiledKernel", "Plan", "Program", "TimedLaunch"]
+__all__ = ["CompiledKernel", "Program", "TimedLaunch"]
 
 MAX_BINDINGS = 32  # sizes whose tables are kept
 _EVENTS = 1 << 16  # launches that one worker can record in one profiled call
 _ERRORCHECK = 2  # PTHREAD_MUTEX_ERRORCHECK: the owner gets an error instead of waiting for itself
-
-#: arena offsets in bytes by buffer name, for sizes by dim name
-Plan = Callable[[Mapping[str, int]], Mapping[str, int]]
 
 _libc = ctypes.CDLL(None)
 
@@ -74,6 +73,7 @@ class CompiledKernel:
     grid: Extent = 1
     scratch_bytes: Extent = 0
     ir: str = ""
+    machine: codegen.Machine | None = None  # the one it was compiled for; None: this one
 
 
 @dataclass(frozen=True)
@@ -226,6 +226,15 @@ class Program:
             last = 0 if events is None else events[t].address_at(_EVENTS)
             binding.workers[t, "events_end"] = last
         _libc.pthread_mutex_unlock(address)
+
+    def source(self, kernel: str) -> str:
+        """A kernel's LLVM IR."""
+        return self.kernels[kernel].ir
+
+    def assembly(self, kernel: str) -> str:
+        """A kernel's machine code as assembly text."""
+        compiled = self.kernels[kernel]
+        return codegen.assembly_of(compiled.ir, compiled.machine or codegen.host())
 
     # -- parts
     def _load(self) -> tuple[dict[str, LoadedKernel], object]:

@@ -1,0 +1,112 @@
+"""What a backend is, and how one is found by name.
+
+A backend lives in ``graphc.backends.NAME`` with a module ``backend`` that holds ``BACKEND``.
+Nothing of it is imported before it is asked for. ``GRAPHC_BACKEND`` chooses one where the program
+does not.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from numpy.typing import NDArray
+
+import graphc.backends
+from graphc.errors import BackendError
+from graphc.memory import StateBuffer
+from graphc.schedule import Schedule
+
+__all__ = ["DEFAULT", "Backend", "Loaded", "Plan", "backend_names", "find_backend"]
+
+DEFAULT = "llvm"
+
+#: arena offsets in bytes by buffer name, for sizes by dim name
+Plan = Callable[[Mapping[str, int]], Mapping[str, int]]
+
+
+class Loaded(Protocol):
+    """A schedule that can be called."""
+
+    #: positional arrays -> a fresh array, a tuple of them (two outputs or more), or None (no
+    #: output)
+    call: Callable[..., Any]
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes that intermediate results take."""
+
+    def call_into(self, args: Sequence[object], outputs: Sequence[NDArray[Any]]) -> None:
+        """Call with results written to given arrays."""
+
+    def rebind(self, sizes: Mapping[str, int]) -> None:
+        """Expect these sizes of the run-time dims (by name) from now on; calls do it by
+        themselves.
+        """
+
+    def profile(self, *args: object) -> tuple[Any, Sequence[Any]]:
+        """The result of a call, and when each launch ran where."""
+
+    def source(self, kernel: str) -> str:
+        """The text that a kernel was compiled from, in the backend's language."""
+
+    def assembly(self, kernel: str) -> str:
+        """A kernel's machine code, to read."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """A place where schedules run."""
+
+    name: str
+
+    def unavailable(self) -> str | None:
+        """Why this machine cannot run it, or None where it can."""
+
+    def compile(
+        self,
+        schedule: Schedule,
+        *,
+        states: Mapping[str, StateBuffer],
+        constants: Mapping[str, NDArray[Any]],
+        plan: Plan | None = None,
+        slow: Callable[..., Any] | None = None,
+    ) -> Loaded:
+        """Compile the kernels and load the program.
+
+        ``states`` and ``constants`` are by buffer name. ``plan`` places arena buffers where the
+        schedule leaves that open. ``slow`` answers calls whose arguments do not match the sizes
+        expected (else the program converts the arguments and binds new sizes itself).
+        """
+
+
+def backend_names() -> tuple[str, ...]:
+    """The names of the backends that are installed.
+
+    >>> "llvm" in backend_names()
+    True
+    """
+    packages = pkgutil.iter_modules(graphc.backends.__path__)
+    return tuple(sorted(p.name for p in packages if p.ispkg))
+
+
+def find_backend(name: str | None = None) -> Backend:
+    """The backend of that name, else of ``GRAPHC_BACKEND``, else the default; BackendError if it
+    cannot run here.
+
+    >>> find_backend("llvm").name
+    'llvm'
+    """
+    wanted = name or os.environ.get("GRAPHC_BACKEND") or DEFAULT
+    if wanted not in backend_names():
+        raise BackendError(f"no backend {wanted!r}; there are: {', '.join(backend_names())}")
+    module = importlib.import_module(f"graphc.backends.{wanted}.backend")
+    backend: Backend = module.BACKEND
+    reason = backend.unavailable()
+    if reason is not None:
+        raise BackendError(f"backend {wanted!r} cannot run here: {reason}")
+    return backend
