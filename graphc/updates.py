@@ -32,7 +32,7 @@ class Updates(Mapping[Value, Value]):
 
     __slots__ = ("_lines", "_new", "trains")
 
-    def __init__(self, new: Mapping[Value, object] | None = None, *, trains: bool = False) -> None:
+    def __init__(self, new: Mapping[Any, object] | None = None, *, trains: bool = False) -> None:
         line = here()
         self.trains = trains
         self._new: dict[Value, Value] = {}

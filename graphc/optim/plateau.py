@@ -1,0 +1,62 @@
+"""A learning rate that falls when a metric stops improving: decided on the host."""
+
+from __future__ import annotations
+
+import math
+
+from graphc.optim.optimizer import Optimizer
+
+__all__ = ["ReduceOnPlateau"]
+
+
+class ReduceOnPlateau:
+    """Multiplies an optimizer's ``lr`` after ``patience`` calls without improvement.
+
+    As ``torch.optim.lr_scheduler.ReduceLROnPlateau``: an improvement is a relative one by more
+    than ``threshold``; ``mode`` "min" wants the metric small, "max" large.
+
+    >>> import graphc as gc
+    >>> opt = gc.optim.SGD(lr=1.0)
+    >>> plateau = ReduceOnPlateau(opt, factor=0.5, patience=0)
+    >>> [plateau.step(metric) for metric in (1.0, 1.0, 0.5)]
+    [1.0, 0.5, 0.5]
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        mode: str = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        cooldown: int = 0,
+        min_lr: float = 0.0,
+    ) -> None:
+        if mode not in ("min", "max"):
+            raise ValueError(f"mode is 'min' or 'max', not {mode!r}")
+        if not 0.0 < factor < 1.0:
+            raise ValueError(f"factor must be in (0, 1), got {factor}")
+        self.optimizer, self.mode, self.factor = optimizer, mode, factor
+        self.patience, self.threshold = patience, threshold
+        self.cooldown, self.min_lr = cooldown, min_lr
+        self.best = math.inf if mode == "min" else -math.inf
+        self._bad, self._resting = 0, 0
+
+    def step(self, metric: float) -> float:
+        """Tell the metric of another epoch; the learning rate from here on comes back."""
+        if self._improves(float(metric)):
+            self.best, self._bad = float(metric), 0
+        else:
+            self._bad += 1
+        if self._resting:
+            self._resting, self._bad = self._resting - 1, 0
+        if self._bad > self.patience:
+            self.optimizer.lr = max(self.optimizer.lr * self.factor, self.min_lr)
+            self._bad, self._resting = 0, self.cooldown
+        return self.optimizer.lr
+
+    def _improves(self, metric: float) -> bool:
+        if self.mode == "min":
+            return metric < self.best * (1.0 - self.threshold)
+        return metric > self.best * (1.0 + self.threshold)

@@ -1,0 +1,188 @@
+"""Learning rates as functions of the step: ``schedule(step) -> rate``.
+
+``step`` is an int64 scalar Value, the number of steps already made, so the first call sees 0; the
+rate is a float32 scalar. Where ``torch.optim.lr_scheduler`` has the schedule, the rates are its.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from graphc import ops
+from graphc.graph import Value
+from graphc.types import float32
+
+__all__ = [
+    "Schedule",
+    "cosine",
+    "cosine_restarts",
+    "cyclic",
+    "exponential",
+    "inverse_time",
+    "linear",
+    "multi_step",
+    "one_cycle",
+    "step",
+    "warmup_cosine",
+]
+
+Schedule = Callable[[Value], Value]
+
+
+def step(lr: float, step_size: int, gamma: float = 0.1) -> Schedule:
+    """``lr * gamma^(t // step_size)``."""
+    _positive(step_size=step_size)
+    return lambda t: lr * _power(gamma, (t // step_size).astype(float32))
+
+
+def multi_step(lr: float, milestones: Sequence[int], gamma: float = 0.1) -> Schedule:
+    """``lr`` times ``gamma`` for every milestone reached."""
+
+    def schedule(t: Value) -> Value:
+        return lr * _power(gamma, _count_reached(t, milestones))
+
+    return schedule
+
+
+def exponential(lr: float, gamma: float) -> Schedule:
+    """``lr * gamma^t``."""
+    return lambda t: lr * _power(gamma, t.astype(float32))
+
+
+def inverse_time(lr: float, decay: float, decay_steps: int = 1) -> Schedule:
+    """``lr / (1 + decay t / decay_steps)``."""
+    _positive(decay_steps=decay_steps)
+    return lambda t: lr / (1.0 + t.astype(float32) * (decay / decay_steps))
+
+
+def linear(
+    lr: float, start_factor: float = 1.0 / 3.0, end_factor: float = 1.0, total_iters: int = 5
+) -> Schedule:
+    """``lr`` times a factor that runs from the first to the second in ``total_iters`` steps."""
+    _positive(total_iters=total_iters)
+
+    def schedule(t: Value) -> Value:
+        return lr * (start_factor + (end_factor - start_factor) * _progress(t, 0, total_iters))
+
+    return schedule
+
+
+def cosine(lr: float, t_max: int, eta_min: float = 0.0) -> Schedule:
+    """Half a cosine from ``lr`` down to ``eta_min`` in ``t_max`` steps, then constant.
+
+    Loshchilov, Hutter, "SGDR", 2017, without restarts.
+    """
+    _positive(t_max=t_max)
+    return lambda t: _cosine_between(lr, eta_min, _progress(t, 0, t_max))
+
+
+def cosine_restarts(lr: float, t_0: int, t_mult: int = 1, eta_min: float = 0.0) -> Schedule:
+    """Cosines from ``lr`` to ``eta_min``, the first ``t_0`` steps long, each ``t_mult`` times
+    longer.
+
+    Loshchilov, Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2017.
+    """
+    _positive(t_0=t_0, t_mult=t_mult)
+
+    def schedule(t: Value) -> Value:
+        if t_mult == 1:
+            return _cosine_between(lr, eta_min, (t % t_0).astype(float32) / float(t_0))
+        begin, span = ops.zeros_like(t), ops.full_like(t, t_0)
+        at, length = t_0, t_0 * t_mult
+        while at < 2**40:
+            begin, span = ops.where(t >= at, at, begin), ops.where(t >= at, length, span)
+            at, length = at + length, length * t_mult
+        return _cosine_between(lr, eta_min, (t - begin).astype(float32) / span.astype(float32))
+
+    return schedule
+
+
+def one_cycle(
+    max_lr: float,
+    total_steps: int,
+    pct_start: float = 0.3,
+    div_factor: float = 25.0,
+    final_div_factor: float = 1e4,
+) -> Schedule:
+    """Up from ``max_lr / div_factor`` to ``max_lr``, then down to 1 / final_div_factor of the
+    start.
+
+    Both ways along a cosine (Smith, Topin, "Super-Convergence", 2018).
+    """
+    _positive(total_steps=total_steps)
+    first = max_lr / div_factor
+    top = pct_start * total_steps - 1.0
+    last = total_steps - 1.0
+
+    def schedule(t: Value) -> Value:
+        up = _cosine_between(first, max_lr, _progress(t, 0.0, top))
+        down = _cosine_between(max_lr, first / final_div_factor, _progress(t, top, last))
+        return ops.where(t.astype(float32) <= top, up, down)
+
+    return schedule
+
+
+def cyclic(
+    base_lr: float, max_lr: float, step_size_up: int = 2000, step_size_down: int | None = None
+) -> Schedule:
+    """A triangle wave between two rates (Smith, "Cyclical Learning Rates", 2017)."""
+    down = step_size_up if step_size_down is None else step_size_down
+    _positive(step_size_up=step_size_up, step_size_down=down)
+
+    def schedule(t: Value) -> Value:
+        at = (t % (step_size_up + down)).astype(float32)
+        rising = at / float(step_size_up)
+        falling = (float(step_size_up + down) - at) / float(down)
+        return base_lr + (max_lr - base_lr) * ops.minimum(rising, falling)
+
+    return schedule
+
+
+def warmup_cosine(lr: float, warmup_steps: int, total_steps: int, eta_min: float = 0.0) -> Schedule:
+    """From 0 up to ``lr`` along a line, then down to ``eta_min`` along a cosine, then constant.
+
+    The first step has ``lr / warmup_steps``, so that it is not lost.
+    """
+    if not 0 <= warmup_steps < total_steps:
+        raise ValueError("warmup_cosine: need 0 <= warmup_steps < total_steps")
+
+    def schedule(t: Value) -> Value:
+        down = _cosine_between(lr, eta_min, _progress(t, warmup_steps, total_steps))
+        if warmup_steps == 0:
+            return down
+        return ops.where(t < warmup_steps, lr * ((t + 1).astype(float32) / warmup_steps), down)
+
+    return schedule
+
+
+# ---- pieces
+
+
+def _positive(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}")
+
+
+def _progress(t: Value, begin: float, end: float) -> Value:
+    """0 until ``begin``, 1 from ``end`` on, a line between."""
+    return ops.clip((t.astype(float32) - begin) / (end - begin), 0.0, 1.0)
+
+
+def _cosine_between(start: float, end: float, progress: Value) -> Value:
+    return end + (start - end) * (0.5 + 0.5 * ops.cos(progress * math.pi))
+
+
+def _power(base: float, exponent: Value) -> Value:
+    """base^exponent of a constant base > 0."""
+    if base <= 0.0:
+        raise ValueError(f"gamma must be positive, got {base}")
+    return ops.exp(exponent * math.log(base))
+
+
+def _count_reached(t: Value, milestones: Sequence[int]) -> Value:
+    count = ops.zeros((), float32)
+    for milestone in milestones:
+        count = count + (t >= milestone).astype(float32)
+    return count
