@@ -304,6 +304,10 @@ class Module:
         if name not in self._defined:
             self._declared[name] = text
 
+    def defines(self, name: str) -> bool:
+        """Whether a function of that name was added."""
+        return name in self._defined
+
     def add(self, function: Function, terminator: str = "ret void") -> None:
         self._defined.add(function.name)
         self._declared.pop(function.name, None)
