@@ -1,0 +1,42 @@
+"""Every example runs, small, as a user starts it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+
+
+def run(name: str, *options: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / name), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_runs_and_writes_only_where_it_is_told(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="the examples' data come with scikit-learn")
+    out = run(name, "--quick", "--out", str(tmp_path / "out"))
+    assert out
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+
+
+def test_digits_learns_and_draws_five_levels(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+    out = run("digits_mlp.py", "--quick", "--out", str(tmp_path))
+    accuracy = float(out.partition("median of 1 seeds: ")[2].partition("%")[0])
+    assert accuracy > 50, out  # ten classes, three epochs on 288 images
+    assert "us" in out.partition("time of a training step")[2].splitlines()[0]
+    levels = {path.stem for path in tmp_path.iterdir()}
+    assert levels == {"1-diagram", "2-graph", "3-kernels", "4-schedule", "5-executable"}
+    assert all(path.stat().st_size > 200 for path in tmp_path.iterdir())
