@@ -110,11 +110,14 @@ def _guard(k: Context, tensor: KernelTensor, index: tuple[Term, ...], pred: Term
     tests: list[V | None] = []
     if pred is not None:
         tests.append(k.value(pred, position))
-    for dimension in unproved(k.kernel, tensor.name, index, pred, use_checks=False):
+    key = (tensor.name, index, pred)
+    if key not in k.unproved:
+        k.unproved[key] = unproved(k.kernel, tensor.name, index, pred, checks=())
+    for dimension in k.unproved[key]:
         at = index_value(k, index[dimension], position)
         extent = k.splat(k.extent(tensor.type.shape[dimension]), at.type.lanes)
-        key = ("inside", at.text, extent.text)
-        tests.append(k.hoisted(key, (at, extent), lambda a=at, e=extent: k.f.compare("ult", a, e)))
+        inside = ("inside", at.text, extent.text)
+        tests.append(k.hoisted(inside, (at, extent), lambda a=at, e=extent: k.f.compare("ult", a, e)))
     return k.conjunction(tests)
 
 

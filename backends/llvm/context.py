@@ -81,6 +81,7 @@ class Context:
         self.error: V | None = None
         self.check_base: V | None = None
         self.scratch: V | None = None
+        self.unproved: dict[tuple[object, ...], list[int]] = {}
         self.streams = False  # whether a store went past the caches
         self.key_states: dict[tuple[object, ...], tuple[object, ...]] = {}
 

@@ -223,7 +223,8 @@ class _Plan:
 
     def blocks(self, tile: dict[str, int], lane: str | None) -> dict[str, int]:
         """Cut parallel axes, outermost first, until there are enough blocks or they would be too small."""
-        wanted = max(1, min(_MAX_BLOCKS, int(self.work() // _BLOCK_WORK)))
+        most_blocks = _MAX_BLOCKS // 4 if any(isinstance(f, Contract) for f in self.foldings) else _MAX_BLOCKS
+        wanted = max(1, min(most_blocks, int(self.work() // _BLOCK_WORK)))
         rows = [a for a in self.parallel if a != lane]
         blocks: dict[str, int] = {}
         for axis in [*rows, *([lane] if lane in self.parallel and lane is not None else [])]:
@@ -244,8 +245,8 @@ class _Plan:
     def cache_rows(self, axis: str, unit: int) -> tuple[int, int]:
         """Least and most points of an axis in a block of a contraction.
 
-        Enough register tiles to use again what the first-level cache holds of the other operand; at most what keeps
-        this operand's part in half of the second-level cache.
+        Enough register tiles to use again what the near caches hold of the other operand; at most what leaves this
+        operand's part within reach.
         """
         least, most = 1, 1 << 40
         for folding in self.foldings:
@@ -253,8 +254,8 @@ class _Plan:
                 continue
             bytes_a_point = 4 * self.points(folding.over)
             if unit > 1 and self.points(folding.over) >= 64:
-                least = 8 * unit
-            most = min(most, max(unit, int(self.target.l2_bytes / 2 / bytes_a_point) // unit * unit))
+                least = 16 * unit
+            most = min(most, max(unit, int(2 * self.target.l2_bytes / bytes_a_point) // unit * unit))
         return min(least, most), most
 
     def streamed(self) -> frozenset[str]:
