@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from graphc.backends.llvm import codegen
-from graphc.backends.llvm.compiler import CompiledKernel, compile_kernel
+from graphc.backends.llvm.compiler import compile_kernel
+from graphc.backends.llvm.runtime import CompiledKernel
 from graphc.backends.llvm.target import Target, host_target
 from graphc.kernel.terms import Kernel
 from graphc.nest import Tiling
@@ -61,7 +62,7 @@ def run_kernel(
 
 
 def _entry(compiled: CompiledKernel) -> Any:
-    library = codegen.link([compiled.object_bytes], [compiled.symbol])
+    library = codegen.link([compiled.object], [compiled.symbol])
     kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
     function = kind(library.addresses[compiled.symbol])
     function.library = library  # the code lives as long as the function
