@@ -40,7 +40,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Union
+from typing import Any, Union
 
 from graphc.kernel.terms import Kernel
 from graphc.types import Dim, Extent, SourceLoc, TensorType
@@ -63,6 +63,7 @@ __all__ = [
     "evaluate_extent",
     "evaluate_type",
     "reads_and_writes",
+    "substitute_extent",
     "walk",
 ]
 
@@ -258,6 +259,20 @@ def reads_and_writes(statement: Statement) -> tuple[tuple[str, ...], tuple[str, 
             return (statement.predicate,), ()
         case Barrier() | Commit():
             return (), ()
+
+
+def substitute_extent(extent: Extent, sizes: Mapping[str, Extent]) -> Extent:
+    """An extent with its dims replaced, by name, by other extents.
+
+    >>> b = Dim("B")
+    >>> substitute_extent((Dim("n") + 3) // 4, {"n": 8 * b + 1})
+    2*B+1
+    """
+    if isinstance(extent, int):
+        return extent
+    # ``evaluate`` multiplies and adds whatever it is given: extents as well as ints
+    replaced: Mapping[Dim, Any] = {dim: sizes[dim.name] for dim in extent.dims}
+    return extent.evaluate(replaced)
 
 
 def evaluate_extent(extent: Extent, sizes: Mapping[str, int]) -> int:

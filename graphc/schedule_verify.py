@@ -1,0 +1,312 @@
+"""The rules that every schedule keeps, checked.
+
+- Names are declared once and used in their kind; launches fit their kernels' tensors, sizes,
+scalars and checks.
+- Statements between two barriers do not touch what another of them writes; bytes of overlapping
+arena buffers count.
+- Everything is written before it is read. Writing an arena buffer destroys those that overlap it;
+only a kernel that
+  reads and writes exactly the same bytes may do so in place.
+- States are written after the one ``commit`` of the outermost body only, and nothing after it can
+fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from graphc.errors import VerifyError
+from graphc.kernel.terms import Kernel
+from graphc.schedule import (
+    Barrier,
+    Body,
+    Buffer,
+    Commit,
+    Copy,
+    If,
+    Launch,
+    Loop,
+    Schedule,
+    Statement,
+    While,
+    reads_and_writes,
+    substitute_extent,
+    walk,
+)
+from graphc.schedule_text import print_statement
+from graphc.types import Extent, TensorType, int64
+
+__all__ = ["verify_schedule"]
+
+_READ_ONLY = ("argument", "constant")
+_WRITTEN_AT_START = ("argument", "state", "constant", "cell")
+
+
+def verify_schedule(schedule: Schedule) -> None:
+    """Raise a VerifyError that shows the statement which breaks a rule.
+
+    >>> from graphc.types import float32
+    >>> x = Buffer("x", "argument", TensorType(float32, (4,)))
+    >>> verify_schedule(Schedule("bad", (x,), body=(Copy("x", "x"),)))
+    Traceback (most recent call last):
+    graphc.errors.VerifyError: bad: writes the argument 'x'
+      copy x -> x
+    """
+    _verify_declarations(schedule)
+    for statement in walk(schedule.body):
+        _verify_statement(schedule, statement)
+    _verify_commit(schedule)
+    flow = _Flow(schedule, _overlaps(schedule))
+    written = flow.body(schedule.body, {b.name for b in schedule.buffers if _starts_written(b)})
+    for output in schedule.outputs:
+        if output.name not in written:
+            raise VerifyError(f"{schedule.name}: nothing writes the output {output.name!r}")
+
+
+def _starts_written(buffer: Buffer) -> bool:
+    return buffer.kind in _WRITTEN_AT_START or buffer.type.elements == 0
+
+
+def _fail(schedule: Schedule, message: str, statement: Statement | None = None) -> VerifyError:
+    source = statement.source if isinstance(statement, Launch) else None
+    shown = "" if statement is None else "\n  " + print_statement(statement).split("\n", 1)[0]
+    return VerifyError(f"{schedule.name}: {message}{shown}", source)
+
+
+# ---- declarations
+
+
+def _verify_declarations(schedule: Schedule) -> None:
+    for what, names in (
+        ("buffer", [b.name for b in schedule.buffers]),
+        ("kernel", [k.name for k in schedule.kernels]),
+        ("size", [d.name for d in schedule.sizes]),
+    ):
+        twice = {n for n in names if names.count(n) > 1} if len(set(names)) < len(names) else ()
+        if twice:
+            raise _fail(schedule, f"{what} {sorted(twice)[0]!r} is declared twice")
+    known = {d.name for d in schedule.sizes}
+    for buffer in schedule.buffers:
+        for extent in buffer.type.shape:
+            dims = () if isinstance(extent, int) else extent.dims
+            for dim in (d for d in dims if d.name not in known):
+                raise _fail(schedule, f"buffer {buffer.name!r}: the size {dim} is not declared")
+        if buffer.kind == "cell" and (buffer.type.ndim or buffer.type.dtype.itemsize > 8):
+            raise _fail(schedule, f"cell {buffer.name!r} is {buffer.type}, not a scalar of 8 bytes")
+        offset = buffer.offset
+        if offset is not None and (buffer.kind != "arena" or offset % buffer.alignment):
+            raise _fail(schedule, f"buffer {buffer.name!r}: a wrong offset, {buffer.offset}")
+
+
+# ---- statements by themselves
+
+
+def _verify_statement(schedule: Schedule, statement: Statement) -> None:
+    reads, writes = reads_and_writes(statement)
+    for name in (*reads, *writes):
+        if name not in schedule.buffer:
+            raise _fail(schedule, f"no buffer {name!r}", statement)
+    for name in writes:
+        kind = schedule.buffer[name].kind
+        if kind in _READ_ONLY:
+            raise _fail(schedule, f"writes the {kind} {name!r}", statement)
+    match statement:
+        case Launch():
+            _verify_launch(schedule, statement)
+        case Copy(source, target):
+            if schedule.buffer[source].type != schedule.buffer[target].type:
+                raise _fail(schedule, "copies between different types", statement)
+        case Loop(counter=counter, body=body):
+            _verify_counter(schedule, statement, counter, body)
+        case While():
+            _verify_predicate(schedule, statement, statement.predicate)
+            if statement.counter is not None:
+                _verify_counter(schedule, statement, statement.counter, statement.body)
+        case If():
+            _verify_predicate(schedule, statement, statement.predicate)
+        case Barrier() | Commit():
+            pass
+
+
+def _verify_counter(schedule: Schedule, statement: Statement, counter: str, body: Body) -> None:
+    buffer = schedule.buffer[counter]
+    if buffer.kind != "cell" or buffer.type != TensorType(int64, ()):
+        raise _fail(schedule, f"the counter {counter!r} is no i64 cell", statement)
+    if any(counter in reads_and_writes(s)[1] for s in walk(body)):
+        raise _fail(schedule, f"the body writes its counter {counter!r}", statement)
+
+
+def _verify_predicate(schedule: Schedule, statement: Statement, predicate: str) -> None:
+    buffer = schedule.buffer[predicate]
+    if buffer.kind != "cell" or buffer.type.dtype.is_float:
+        raise _fail(schedule, f"the predicate {predicate!r} is no bool or integer cell", statement)
+
+
+def _verify_launch(schedule: Schedule, launch: Launch) -> None:
+    kernel = schedule.kernel.get(launch.kernel)
+    if kernel is None:
+        raise _fail(schedule, f"no kernel {launch.kernel!r}", launch)
+    for what, expected, got in (
+        ("inputs", kernel.inputs, launch.inputs),
+        ("outputs", kernel.outputs, launch.outputs),
+        ("sizes", kernel.sizes, launch.sizes),
+        ("scalars", kernel.scalars, launch.scalars),
+    ):
+        if len(expected) != len(got):
+            raise _fail(schedule, f"{len(expected)} {what} wanted, {len(got)} given", launch)
+    sizes = {s.name: e for s, e in zip(kernel.sizes, launch.sizes, strict=True)}
+    names = (*launch.inputs, *launch.outputs)
+    for tensor, name in zip((*kernel.inputs, *kernel.outputs), names, strict=True):
+        wanted = _with_sizes(tensor.type, sizes)
+        if schedule.buffer[name].type != wanted:
+            has = schedule.buffer[name].type
+            raise _fail(schedule, f"{tensor.name} wants {wanted}, {name!r} is {has}", launch)
+    for scalar, name in zip(kernel.scalars, launch.scalars, strict=True):
+        if schedule.buffer[name].type != TensorType(scalar.dtype, ()):
+            message = f"scalar {scalar.name} wants {scalar.dtype}[], {name!r} is not"
+            raise _fail(schedule, message, launch)
+    _verify_checks(schedule, launch, kernel)
+
+
+def _verify_checks(schedule: Schedule, launch: Launch, kernel: Kernel) -> None:
+    last = launch.check_base + len(kernel.checks)
+    if kernel.checks and last > len(schedule.checks):
+        raise _fail(schedule, f"check {last - 1} is not declared", launch)
+
+
+def _with_sizes(type_: TensorType, sizes: Mapping[str, Extent]) -> TensorType:
+    """A kernel's type with its sizes replaced by the launch's."""
+    return TensorType(type_.dtype, tuple(substitute_extent(e, sizes) for e in type_.shape))
+
+
+# ---- commit
+
+
+def _verify_commit(schedule: Schedule) -> None:
+    inner = [s for s in schedule.body if isinstance(s, (Loop, While, If))]
+    if any(isinstance(s, Commit) for outer in inner for s in walk((outer,))):
+        raise _fail(schedule, "commit inside a loop or branch", Commit())
+    commits = [i for i, s in enumerate(schedule.body) if isinstance(s, Commit)]
+    if len(commits) > 1:
+        raise _fail(schedule, "a second commit", Commit())
+    cut = commits[0] if commits else len(schedule.body)
+    for statement in walk(schedule.body[:cut]):
+        for name in reads_and_writes(statement)[1]:
+            if schedule.buffer[name].kind == "state":
+                raise _fail(schedule, f"writes the state {name!r} before commit", statement)
+    for statement in walk(schedule.body[cut:]):
+        if isinstance(statement, Launch) and schedule.kernel[statement.kernel].checks:
+            raise _fail(schedule, "can fail after commit", statement)
+
+
+# ---- what is written when
+
+
+def _overlaps(schedule: Schedule) -> dict[str, dict[str, bool]]:
+    """For each arena buffer the others that share bytes with it; True where all bytes are the
+    same.
+    """
+    spans: list[tuple[int, int, str]] = []
+    for buffer in schedule.of_kind("arena"):
+        nbytes = buffer.type.nbytes
+        if buffer.offset is not None and isinstance(nbytes, int) and nbytes:
+            spans.append((buffer.offset, buffer.offset + nbytes, buffer.name))
+    found: dict[str, dict[str, bool]] = {}
+    open_: list[tuple[int, int, str]] = []
+    for span in sorted(spans):
+        open_ = [o for o in open_ if o[1] > span[0]]
+        for other in open_:
+            same = other[:2] == span[:2]
+            found.setdefault(span[2], {})[other[2]] = same
+            found.setdefault(other[2], {})[span[2]] = same
+        open_.append(span)
+    return found
+
+
+@dataclass
+class _Flow:
+    """Follows the statements with the set of buffers that hold a value."""
+
+    schedule: Schedule
+    overlaps: Mapping[str, Mapping[str, bool]]
+    group_reads: set[str] = field(default_factory=set)
+    group_writes: set[str] = field(default_factory=set)
+
+    def body(self, body: Body, written: set[str]) -> set[str]:
+        self.barrier()
+        for statement in body:
+            written = self.statement(statement, written)
+        self.barrier()
+        return written
+
+    def barrier(self) -> None:
+        self.group_reads, self.group_writes = set(), set()
+
+    def statement(self, statement: Statement, written: set[str]) -> set[str]:
+        reads, writes = reads_and_writes(statement)
+        if not isinstance(statement, (Launch, Copy)):
+            self.barrier()
+        self.check_reads(statement, reads, written)
+        match statement:
+            case Launch() | Copy():
+                self.check_group(statement, reads, writes)
+                self.check_in_place(statement, reads, writes)
+                return self.after_writes(written, writes)
+            case Loop():
+                inside = self.after_writes(written, writes)
+                once = self.body(statement.body, inside)
+                again = self.body(statement.body, once)
+                least = statement.length if isinstance(statement.length, int) else 1
+                return again if least > 0 else inside & again
+            case While():
+                inside = self.after_writes(written, writes)
+                once = self.body(statement.body, set(inside))
+                self.check_reads(statement, reads, once)
+                return inside & once & self.body(statement.body, once)
+            case If():
+                then = self.body(statement.then, set(written))
+                return then & self.body(statement.otherwise, set(written))
+            case Barrier() | Commit():
+                return written
+
+    def check_reads(self, statement: Statement, reads: Iterable[str], written: set[str]) -> None:
+        for name in reads:
+            if name not in written:
+                message = f"reads {name!r}, which holds no value here"
+                raise _fail(self.schedule, message, statement)
+
+    def touching(self, name: str) -> set[str]:
+        return {name, *self.overlaps.get(name, ())}
+
+    def check_group(
+        self, statement: Statement, reads: tuple[str, ...], writes: tuple[str, ...]
+    ) -> None:
+        for name in reads:
+            if self.group_writes & self.touching(name):
+                message = f"reads {name!r}, written since the last barrier"
+                raise _fail(self.schedule, message, statement)
+        for name in writes:
+            if (self.group_writes | self.group_reads) & self.touching(name):
+                message = f"writes {name!r}, used since the last barrier"
+                raise _fail(self.schedule, message, statement)
+        self.group_reads.update(reads)
+        self.group_writes.update(writes)
+
+    def check_in_place(
+        self, statement: Statement, reads: tuple[str, ...], writes: tuple[str, ...]
+    ) -> None:
+        for i, name in enumerate(writes):
+            near = self.overlaps.get(name, {})
+            if name in writes[:i] or any(other in near for other in writes):
+                raise _fail(self.schedule, f"two outputs share bytes of {name!r}", statement)
+            for other in reads:
+                if near.get(other) is False:
+                    message = f"{name!r} and {other!r} share some of their bytes"
+                    raise _fail(self.schedule, message, statement)
+
+    def after_writes(self, written: set[str], writes: Iterable[str]) -> set[str]:
+        after = set(written)
+        for name in writes:
+            after -= self.overlaps.get(name, {}).keys()
+        return after | set(writes)
