@@ -51,6 +51,7 @@ __all__ = [
     "check_scope",
     "clone",
     "composite_of",
+    "copy_with_types",
     "current_block",
     "differentiating",
     "make_node",
@@ -407,12 +408,16 @@ def rebuild(graph: Graph, rewrite: Rewrite) -> Graph:
 
 
 def clone(node: Node, inputs: tuple[Value, ...], attrs: Mapping[str, Any] | None = None) -> Node:
-    """``node`` on other inputs of the same types (or with other attrs), as a new node of the same
-    place.
-    """
-    attrs = node.attrs if attrs is None else attrs
+    """``node`` on other inputs of the same types (or with other attrs), as a new node of the same place."""
+    return copy_with_types(node, inputs, node.attrs if attrs is None else attrs, node.types)
+
+
+def copy_with_types(
+    node: Node, inputs: tuple[Value, ...], attrs: Mapping[str, Any], types: tuple[TensorType, ...]
+) -> Node:
+    """A new node of ``node``'s op, block, line and names; no rule is consulted."""
     copied = Node(
-        node.op, inputs, attrs, node.types, node.block, node.source, next(_serials), node.primal
+        node.op, inputs, attrs, types, node.block, node.source, next(_serials), node.primal
     )
     for old, new in zip(node.outputs, copied.outputs, strict=True):
         new.name = old.name

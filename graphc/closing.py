@@ -1,0 +1,185 @@
+"""From values to a closed, pure graph: modes chosen, reads and attached updates resolved; and dims bound.
+
+::
+
+    by_mode(train, eval)     ->  the branch of the mode
+    read(state)              ->  the state, or what the last attached update before it wrote
+    attach(v, states, new)   ->  v, and (state, new) among the graph's updates
+    mark(v)                  ->  v
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from graphc.contraction import ContractSpec
+from graphc.errors import BindError, StateError
+from graphc.graph import STATES, Graph, Node, Value, check_scope, clone, copy_with_types
+from graphc.types import Dim, Size, TensorType, evaluate
+
+__all__ = ["bind_dims", "bind_graph", "close", "depends_on_mode", "needed_nodes"]
+
+
+def needed_nodes(roots: Sequence[Value], mode: str | None = None) -> list[Node]:
+    """What ``roots`` need in program order, looking only into the branch that ``mode`` chooses."""
+    seen: set[Node] = set()
+    stack = [v.node for v in roots]
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            stack.extend(v.node for v in _followed(node, mode))
+    return sorted(seen, key=lambda n: n.serial)
+
+
+def _followed(node: Node, mode: str | None) -> tuple[Value, ...]:
+    if node.op == "by_mode" and mode is not None:
+        return (node.inputs[0 if mode == "train" else 1],)
+    return node.inputs[:1] if node.op == "mark" else node.inputs
+
+
+def depends_on_mode(roots: Sequence[Value]) -> bool:
+    """Whether some by_mode is needed."""
+    return any(node.op == "by_mode" for node in needed_nodes(roots))
+
+
+def close(
+    outputs: Sequence[Value],
+    updates: Mapping[Value, Value] | Sequence[tuple[Value, Value]] = (),
+    inputs: Sequence[Value] | None = None,
+    *,
+    mode: str | None = None,
+) -> Graph:
+    """The graph that computes ``outputs`` and writes ``updates``, and what is attached to what they need.
+
+    ``inputs`` default to the observed values needed, in program order. With ``mode`` None, ``by_mode`` nodes stay.
+    Attached updates of one state compose in program order. Raises StateError where a state is updated both ways,
+    BindError where an observed value is needed that is no input, ScopeError where a body's value is used outside.
+    """
+    explicit = list(updates.items() if isinstance(updates, Mapping) else updates)
+    roots = [*outputs, *(new for _, new in explicit)]
+    nodes = needed_nodes(roots, mode)
+    replaced, attached = _resolve(nodes, mode)
+    for state, _ in explicit:
+        if state in attached:
+            raise StateError(
+                f"{state!r} is updated explicitly and by an attached update: keep one of them",
+                state.node.source,
+            )
+    observed = [n.outputs[0] for n in nodes if n.op == "observed"]
+    given = tuple(observed if inputs is None else inputs)
+    _check_given(observed, given)
+    graph = Graph(
+        given,
+        tuple(replaced.get(v, v) for v in outputs),
+        tuple((s, replaced.get(v, v)) for s, v in [*attached.items(), *explicit]),
+    )
+    check_scope(graph)
+    return graph
+
+
+def _check_given(observed: Sequence[Value], given: Sequence[Value]) -> None:
+    known = {id(v) for v in given}
+    for value in observed:
+        if id(value) not in known:
+            raise BindError(f"{value!r} is needed and is not among the inputs", value.node.source)
+
+
+def _resolve(
+    nodes: Sequence[Node], mode: str | None
+) -> tuple[dict[Value, Value], dict[Value, Value]]:
+    """What stands for each value that changes, and the last attached value of each state."""
+    replaced: dict[Value, Value] = {}
+    attached: dict[Value, Value] = {}
+    for node in nodes:
+        inputs = tuple(replaced.get(v, v) for v in _followed(node, mode))
+        if node.op == "read":
+            stands = attached.get(inputs[0], inputs[0])
+        elif node.op == "attach":
+            count = len(inputs) // 2
+            stands = inputs[0]
+            attached.update(zip(node.inputs[1 : 1 + count], inputs[1 + count :], strict=True))
+        elif node.op == "mark" or (node.op == "by_mode" and mode is not None):
+            stands = inputs[0]
+        else:
+            if any(a is not b for a, b in zip(inputs, node.inputs, strict=True)):
+                new = clone(node, inputs)
+                replaced.update(zip(node.outputs, new.outputs, strict=True))
+            continue
+        replaced[node.outputs[0]] = stands
+        _hand_over_name(node.outputs[0], stands)
+    return replaced, attached
+
+
+def _hand_over_name(old: Value, new: Value) -> None:
+    if new.name is None and new.node.op not in STATES:
+        new.name = old.name
+
+
+# ---- dims
+
+
+def bind_dims(
+    types: Sequence[TensorType], shapes: Sequence[tuple[int, ...]]
+) -> dict[Dim, int]:
+    """The dims' values that make ``types`` have ``shapes``; BindError where there are none.
+
+    >>> from graphc.types import float32
+    >>> bind_dims([TensorType(float32, (Dim("B"), 3))], [(5, 3)])
+    {B: 5}
+    """
+    found: dict[Dim, int] = {}
+    for type, shape in zip(types, shapes, strict=True):
+        for extent, size in zip(type.shape, shape, strict=True):
+            if isinstance(extent, Dim) and found.setdefault(extent, size) != size:
+                raise BindError(f"{extent} is {found[extent]} in one place and {size} in another")
+    for type, shape in zip(types, shapes, strict=True):
+        for place, (extent, size) in enumerate(zip(type.shape, shape, strict=True)):
+            known = evaluate(extent, found)
+            if isinstance(known, int) and known != size:
+                raise BindError(f"axis {place} of {type} is {known}, got {size}")
+    return found
+
+
+def bind_graph(graph: Graph, sizes: Mapping[Dim, int]) -> tuple[Graph, dict[Value, Value]]:
+    """``graph`` with dims replaced by ints, in bodies too, and the value that stands for each that changed."""
+    replaced: dict[Value, Value] = {}
+    if not sizes:
+        return graph, replaced
+    for node in graph.nodes:
+        inputs = tuple(replaced.get(v, v) for v in node.inputs)
+        types = tuple(_bind_type(t, sizes) for t in node.types)
+        attrs = {key: _bind_attr(value, sizes) for key, value in node.attrs.items()}
+        same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
+        if same and types == node.types and all(attrs[k] is v for k, v in node.attrs.items()):
+            continue
+        new = copy_with_types(node, inputs, attrs, types)
+        replaced.update(zip(node.outputs, new.outputs, strict=True))
+
+    def of(values: Sequence[Value]) -> tuple[Value, ...]:
+        return tuple(replaced.get(v, v) for v in values)
+
+    updates = tuple((s, replaced.get(v, v)) for s, v in graph.updates)
+    return Graph(of(graph.inputs), of(graph.outputs), updates), replaced
+
+
+def _bind_type(type: TensorType, sizes: Mapping[Dim, int]) -> TensorType:
+    if all(isinstance(e, int) for e in type.shape):
+        return type
+    return TensorType(type.dtype, tuple(evaluate(e, sizes) for e in type.shape))
+
+
+def _bind_attr(value: Any, sizes: Mapping[Dim, int]) -> Any:
+    """``value`` with its sizes replaced; the very object where there is none."""
+    if isinstance(value, Size):
+        return value.evaluate(sizes)
+    if isinstance(value, ContractSpec):
+        bound = value.bound(sizes)
+        return value if bound == value else bound
+    if isinstance(value, Graph):
+        return bind_graph(value, sizes)[0]
+    if isinstance(value, tuple):
+        items = tuple(_bind_attr(v, sizes) for v in value)
+        return value if all(a is b for a, b in zip(items, value, strict=True)) else items
+    return value
