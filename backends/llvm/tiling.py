@@ -202,11 +202,13 @@ class _Plan:
         return found
 
     def row_axis(self, lane: str, inside: list[Folding]) -> str | None:
-        """The parallel axis that a register tile repeats: some operand must lack it."""
+        """The parallel axis that a register tile repeats: what is read in lanes lacks it, so that it is read once."""
+        reads = [r for f in inside for r in self.reads[f]]
         for axis in reversed(self.parallel):
-            if axis != lane and all(axis in f.axes for f in inside):
-                if any(axis not in r.axes for f in inside for r in self.reads[f]):
-                    return axis
+            if axis == lane or not all(axis in f.axes for f in inside):
+                continue
+            if any(axis in r.axes for r in reads) and all(axis not in r.axes for r in reads if lane in r.axes):
+                return axis
         return None
 
     def map_vectors(self) -> int:

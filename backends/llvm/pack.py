@@ -1,0 +1,360 @@
+"""Packing: a contraction that would read an operand badly becomes two kernels.
+
+    contract a[m,k], b[k,n]  ->  pack: p[nb,k,ni] = b[k, 16 nb + ni];  contract a[m,k], p[nb,k,ni]
+
+The first copies the operand, through whatever index map and arithmetic it has, into the order in which the
+microkernel reads it: panels of a register tile's width, k by k. The second streams it. Both are plain kernels, so a
+packed copy is a buffer like any other: seen in the schedule, shared by contractions, hoisted out of loops.
+
+Images with a border are copied once into a padded one, which leaves the contraction no predicate to test.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from graphc.backends.llvm.access import flat_offset
+from graphc.backends.llvm.context import vector_lanes
+from graphc.backends.llvm.target import Target
+from graphc.kernel import build
+from graphc.kernel.bounds import unproved
+from graphc.errors import KernelError
+from graphc.kernel.terms import (
+    Apply,
+    AxisIndex,
+    Check,
+    Const,
+    Contract,
+    Kernel,
+    KernelTensor,
+    Load,
+    Reduction,
+    Scan,
+    Statement,
+    Term,
+)
+from graphc.nest import affine
+from graphc.types import Extent, TensorType
+
+__all__ = ["pack_operands"]
+
+#: a packed element must be read this often to pay for its copy
+_LEAST_REUSE = 96
+#: bytes between rows from which a walk down a column leaves the nearest cache
+_FAR = 1024
+
+
+def pack_operands(kernel: Kernel, target: Target) -> tuple[Kernel, ...]:
+    """The kernel, or the copies that it should read and the kernel that reads them, in order.
+
+    Tensors that a copy makes are outputs of it and inputs, by name, of the last kernel.
+    """
+    made: list[Kernel] = []
+    kernel = _padded(kernel, made)
+    contraction = _only_contraction(kernel)
+    if contraction is not None:
+        plan = _plan(kernel, contraction, target)
+        if plan is not None:
+            copy, kernel = plan.apply()
+            made.append(copy)
+    return (*made, kernel)
+
+
+def _only_contraction(kernel: Kernel) -> Contract | None:
+    """The kernel's one contraction, where it has no other reduction and no predicate."""
+    found = [t for t in kernel.terms if isinstance(t, (Contract, Reduction, Scan))]
+    if len(found) != 1 or not isinstance(found[0], Contract) or found[0].where is not None:
+        return None
+    return found[0]
+
+
+# ---- panels
+
+
+@dataclass(frozen=True)
+class _Panels:
+    """Pack one operand of a contraction: its free axis ``lane`` in panels of ``width``."""
+
+    kernel: Kernel
+    contraction: Contract
+    operand: Term
+    lane: str
+    width: int
+
+    def apply(self) -> tuple[Kernel, Kernel]:
+        names = self.free_names()
+        outer, inner, packed_name = names
+        extent = self.extent(self.lane)
+        ragged = extent % self.width != 0
+        index = build.apply("+", build.apply("*", build.axis(outer), self.width), build.axis(inner))
+        valid = build.apply("<", index, extent) if ragged else None
+        panels = -(-extent // self.width)
+        over = [a for a, _ in self.kernel.axes if a in self.contraction.over]
+        others = [a for a, _ in self.kernel.axes if a in self.operand.axes and a not in (self.lane, *over)]
+        layout = [*others, outer, *over, inner]
+        extents: dict[str, Extent] = {**self.kernel.extents, outer: panels, inner: self.width}
+        shape = tuple(extents[a] for a in layout)
+        packed = KernelTensor(packed_name, TensorType(self.operand.dtype, shape))
+
+        split = _Rewriter(axes={self.lane: index}, guard={self.lane: valid} if valid is not None else {})
+        place = tuple(build.axis(a) for a in layout)
+        value = split(self.operand)
+        used = {t.tensor for t in _reach(value) if isinstance(t, Load)}
+        copy = build.kernel(
+            f"{self.kernel.name}_pack",
+            [(a, extents[a]) for a in layout],
+            [t for t in self.kernel.inputs if t.name in used],
+            [packed],
+            [build.store(packed, place, value)],
+            sizes=self.kernel.sizes,
+            scalars=self.kernel.scalars,
+        )
+        reading = _Rewriter(
+            axes={self.lane: index},
+            guard={self.lane: valid} if valid is not None else {},
+            terms={self.operand: build.load(packed, place)},
+        )
+        axes: list[tuple[str, Extent]] = []
+        for axis, size in self.kernel.axes:
+            axes += [(outer, panels), (inner, self.width)] if axis == self.lane else [(axis, size)]
+        statements = [reading.statement(s) for s in self.kernel.statements]
+        return copy, _rebuilt(self.kernel, axes, [packed], statements, reading)
+
+    def extent(self, axis: str) -> int:
+        extent = self.kernel.extents[axis]
+        assert isinstance(extent, int)
+        return extent
+
+    def free_names(self) -> tuple[str, str, str]:
+        taken = {a for a, _ in self.kernel.axes} | set(self.kernel.tensors) | {n for n, _ in self.kernel.definitions}
+        outer, inner = _fresh(f"{self.lane}b", taken), _fresh(f"{self.lane}i", taken)
+        return outer, inner, _fresh("packed", taken)
+
+
+def _plan(kernel: Kernel, contraction: Contract, target: Target) -> _Panels | None:
+    """Which operand to pack, if it pays."""
+    shared = contraction.a.axes & contraction.b.axes
+    lanes = vector_lanes(kernel, target)
+    for operand, other in ((contraction.b, contraction.a), (contraction.a, contraction.b)):
+        free = operand.axes - shared - frozenset(contraction.over)
+        rows = other.axes - shared - frozenset(contraction.over)
+        lane = _stored_along(kernel, free)
+        if lane is None or not rows or not _is_fixed(kernel, operand.axes | frozenset(contraction.over)):
+            continue
+        extent = kernel.extents[lane]
+        points = _points(kernel, contraction.over)
+        if not isinstance(extent, int) or extent < 2 * lanes or points < 16:
+            return None
+        if lane not in kernel.parallel or not _reads_badly(kernel, operand, lane):
+            return None
+        along = all(_is_contiguous(kernel, side, contraction.over) for side in (operand, other))
+        if _points(kernel, rows) < (2 * _LEAST_REUSE if along else _LEAST_REUSE):
+            return None
+        return _Panels(kernel, contraction, operand, lane, 2 * lanes)
+    return None
+
+
+def _stored_along(kernel: Kernel, free: frozenset[str]) -> str | None:
+    """The axis of ``free`` along which every store is contiguous."""
+    for axis in free:
+        flats = [flat_offset(kernel.tensors[s.tensor], s.index) for s in kernel.stores]
+        if all(f.axes.get(axis) == 1 and not any(axis in t.axes for t in f.atoms) for f in flats):
+            return axis
+    return None
+
+
+def _reads_badly(kernel: Kernel, operand: Term, lane: str) -> bool:
+    """Whether reading it along ``lane`` gathers, computes or tests, or walks far apart down the reduced axes."""
+    if not isinstance(operand, Load):
+        return True
+    tensor = kernel.tensors[operand.tensor]
+    flat = flat_offset(tensor, operand.index)
+    if flat.axes.get(lane) != 1 or flat.atoms or operand.pred is not None or operand.fill is not None:
+        return True
+    steps = [c for a, c in flat.axes.items() if a != lane]
+    far = [c for c in steps if isinstance(c, int) and c * tensor.type.dtype.itemsize >= _FAR]
+    return bool(far) and _points(kernel, [a for a, c in flat.axes.items() if c in far]) >= 64
+
+
+def _is_contiguous(kernel: Kernel, operand: Term, over: Sequence[str]) -> bool:
+    """Whether it can be read in lanes along a reduced axis as it is."""
+    if not isinstance(operand, Load) or operand.pred is not None or operand.fill is not None:
+        return False
+    flat = flat_offset(kernel.tensors[operand.tensor], operand.index)
+    return not flat.atoms and any(flat.axes.get(a) == 1 for a in over)
+
+
+# ---- borders
+
+
+def _padded(kernel: Kernel, made: list[Kernel]) -> Kernel:
+    """``load im[2*y + p - 1, ..] else 0`` under a contraction -> a load of a copy with its border, and no test."""
+    contraction = _only_contraction(kernel)
+    if contraction is None:
+        return kernel
+    for operand, other in ((contraction.a, contraction.b), (contraction.b, contraction.a)):
+        if not isinstance(operand, Load) or operand.pred is not None or not isinstance(operand.fill, Const):
+            continue
+        reuse = _points(kernel, other.axes - operand.axes)
+        spans = [_span(kernel, t) for t in operand.index]
+        outside = set(unproved(kernel, operand.tensor, operand.index, None, checks=()))
+        if not outside or reuse < 4 or any(s is None for s in spans):
+            continue
+        return _with_border(kernel, operand, [s for s in spans if s is not None], outside, made)
+    return kernel
+
+
+def _with_border(
+    kernel: Kernel, operand: Load, spans: Sequence[tuple[int, int]], outside: set[int], made: list[Kernel]
+) -> Kernel:
+    tensor = kernel.tensors[operand.tensor]
+    taken = {a for a, _ in kernel.axes} | set(kernel.tensors) | {n for n, _ in kernel.definitions}
+    name = _fresh(f"{tensor.name}_bordered", taken)
+    shape: list[Extent] = []
+    lows: list[int] = []
+    for dimension, (extent, (low, high)) in enumerate(zip(tensor.type.shape, spans, strict=True)):
+        lows.append(low if dimension in outside else 0)
+        shape.append(high - low + 1 if dimension in outside else extent)
+    bordered = KernelTensor(name, TensorType(tensor.type.dtype, tuple(shape)))
+    axes = [_fresh(f"d{n}", taken) for n in range(len(shape))]
+    at = [build.apply("+", build.axis(a), low) if low else build.axis(a) for a, low in zip(axes, lows, strict=True)]
+    made.append(
+        build.kernel(
+            f"{kernel.name}_border",
+            list(zip(axes, shape, strict=True)),
+            [tensor],
+            [bordered],
+            [build.store(bordered, [build.axis(a) for a in axes], build.load(tensor, at, fill=operand.fill))],
+            sizes=kernel.sizes,
+        )
+    )
+    moved = [build.apply("-", t, low) if low else t for t, low in zip(operand.index, lows, strict=True)]
+    reading = _Rewriter(terms={operand: build.load(bordered, moved)})
+    statements = [reading.statement(s) for s in kernel.statements]
+    return _rebuilt(kernel, list(kernel.axes), [bordered], statements, reading)
+
+
+def _span(kernel: Kernel, index: Term) -> tuple[int, int] | None:
+    """The least and greatest value of an affine index; None where it depends on data or run-time sizes."""
+    form = affine(index)
+    if form.atoms or not isinstance(form.constant, int):
+        return None
+    low = high = form.constant
+    for axis, coefficient in form.axes.items():
+        extent = kernel.extents[axis]
+        if not isinstance(extent, int) or not isinstance(coefficient, int):
+            return None
+        last = coefficient * (extent - 1)
+        low, high = low + min(0, last), high + max(0, last)
+    return low, high
+
+
+# ---- helpers
+
+
+def _rebuilt(
+    kernel: Kernel,
+    axes: Sequence[tuple[str, Extent]],
+    more: Sequence[KernelTensor],
+    statements: Sequence[Statement],
+    rewriter: _Rewriter,
+) -> Kernel:
+    """The kernel with other axes and statements; inputs that nothing reads any more are left out."""
+    used = {t.tensor for s in statements for o in s.operands for t in _reach(o) if isinstance(t, Load)}
+    inputs = [t for t in (*kernel.inputs, *more) if t.name in used]
+    names: Mapping[Term, str] = {
+        rewriter(t): n for n, t in kernel.definitions if not isinstance(t, (Reduction, Scan))
+    }
+    return build.kernel(
+        kernel.name, axes, inputs, kernel.outputs, statements, names, sizes=kernel.sizes, scalars=kernel.scalars
+    )
+
+
+def _reach(root: Term) -> list[Term]:
+    seen: set[Term] = set()
+    stack = [root]
+    while stack:
+        term = stack.pop()
+        if term not in seen:
+            seen.add(term)
+            stack.extend(term.operands)
+    return list(seen)
+
+
+def _points(kernel: Kernel, axes: object) -> float:
+    extents = [kernel.extents[a] for a in axes]  # type: ignore[attr-defined]
+    return math.prod(e if isinstance(e, int) else 256 for e in extents)
+
+
+def _is_fixed(kernel: Kernel, axes: frozenset[str]) -> bool:
+    return all(isinstance(kernel.extents[a], int) for a in axes)
+
+
+def _fresh(wanted: str, taken: set[str]) -> str:
+    name, number = wanted, 1
+    while name in taken:
+        number += 1
+        name = f"{wanted}{number}"
+    taken.add(name)
+    return name
+
+
+class _Rewriter:
+    """Terms with axes and terms replaced, shared where they were shared.
+
+    ``axes`` maps an axis to the term that stands for its index; ``guard`` a split axis to what must hold for the
+    index to be inside; ``terms`` replaces whole terms.
+    """
+
+    def __init__(
+        self,
+        axes: Mapping[str, Term] | None = None,
+        guard: Mapping[str, Term] | None = None,
+        terms: Mapping[Term, Term] | None = None,
+    ) -> None:
+        self.axes, self.guard = dict(axes or {}), dict(guard or {})
+        self.known: dict[Term, Term] = dict(terms or {})
+        self.tensors: dict[str, KernelTensor] = {}
+
+    def __call__(self, term: Term) -> Term:
+        found = self.known.get(term)
+        if found is None:
+            found = self.known[term] = self.rebuilt(term)
+        return found
+
+    def rebuilt(self, term: Term) -> Term:
+        if isinstance(term, AxisIndex):
+            return self.axes.get(term.axis, term)
+        operands = [self(t) for t in term.operands]
+        guards = [g for a, g in self.guard.items() if isinstance(term, Load) and a in term.axes]
+        if not guards and all(a is b for a, b in zip(operands, term.operands, strict=True)):
+            return term
+        axes = frozenset().union(*(t.axes for t in operands))
+        match term:
+            case Apply():
+                return replace(term, args=tuple(operands), axes=axes)
+            case Contract(over=over):
+                where = operands[2] if term.where is not None else None
+                return replace(term, a=operands[0], b=operands[1], where=where, axes=axes - frozenset(over))
+            case Load():
+                index = tuple(operands[: len(term.index)])
+                pred = self(term.pred) if term.pred is not None else None
+                fill = self(term.fill) if term.fill is not None else None
+                held = build.conjunction(pred, *guards)
+                more = frozenset() if held is None else held.axes
+                return replace(term, index=index, pred=held, fill=fill, axes=axes | more)
+        raise KernelError(f"a {type(term).__name__.lower()} beside a packed contraction")
+
+    def statement(self, statement: Statement) -> Statement:
+        if isinstance(statement, Check):
+            return Check(self(statement.pred), statement.message)
+        guards = [g for a, g in self.guard.items() if a in statement.axes]
+        pred = self(statement.pred) if statement.pred is not None else None
+        return replace(
+            statement,
+            index=tuple(self(t) for t in statement.index),
+            value=self(statement.value),
+            pred=build.conjunction(pred, *guards),
+        )
