@@ -11,7 +11,7 @@ import click
 from benchmarks.fresh import FRESH, Fresh, measure_fresh
 from benchmarks.peers import PEERS
 from benchmarks.protocol import MissingError, Plan, Process, Times, measure
-from benchmarks.report import fresh_table, header, speed_table
+from benchmarks.report import INTRODUCTION, fresh_table, header, speed_table
 from benchmarks.workloads import WORKLOADS
 
 DEFAULT_PEERS = "torch,torch.compile,jax,onnxruntime,numpy"
@@ -69,7 +69,7 @@ def main(
     text = "\n\n".join(report) + "\n"
     click.echo(text)
     if out is not None:
-        out.write_text(text)
+        out.write_text(f"{INTRODUCTION}\n\n{text}")
 
 
 def _measure(
