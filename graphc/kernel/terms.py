@@ -1,17 +1,18 @@
-"""The data of the Kernel IR: what a kernel *means*. How it runs is a Tiling's matter (``graphc/nest.py``).
+"""The data of the Kernel IR: what a kernel *means*. How it runs is a Tiling's matter
+(``graphc/nest.py``).
 
 A kernel is SSA over named axes. A term is a total function of its axes; there are no loops::
 
     kernel  := name, sizes, scalars, axes, inputs, outputs, definitions (name, term), statements
     term    := Const | AxisIndex | SizeValue | ScalarValue | Apply op terms
              | Load tensor[terms] if pred else fill
-             | Reduction monoid terms over axes where pred     (its results are Result(reduction, i))
-             | Contract a, b over axes where pred in dtype
+             | Reduction monoid terms over axes where pred     (its results are Result(reduction,
+             i)) | Contract a, b over axes where pred in dtype
              | Scan monoid terms over axis reverse exclusive   (its results are Result(scan, i))
     stmt    := Store [add] tensor[terms] = term if pred | Check pred "message"
 
-Terms are immutable and compare by identity; sharing a term object is sharing its value. Build them with the
-functions of ``graphc.kernel.build``, which derive ``dtype`` and ``axes``.
+Terms are immutable and compare by identity; sharing a term object is sharing its value. Build them
+with the functions of ``graphc.kernel.build``, which derive ``dtype`` and ``axes``.
 """
 
 from __future__ import annotations
@@ -100,8 +101,8 @@ class Apply(Term):
 class Load(Term):
     """``load tensor[index] [if pred] [else fill]``.
 
-    Without pred and fill the index is proved inside. ``fill`` is the value where pred is false or the index is
-    outside; with a pred and no fill it is 0.
+    Without pred and fill the index is proved inside. ``fill`` is the value where pred is false or
+    the index is outside; with a pred and no fill it is 0.
     """
 
     tensor: str
@@ -116,10 +117,11 @@ class Load(Term):
 
 @dataclass(frozen=True, eq=False)
 class Reduction(Term):
-    """``reduce monoid args over axes [where pred]``; ``merge`` combines partial states instead of elements.
+    """``reduce monoid args over axes [where pred]``; ``merge`` combines partial states instead of
+    elements.
 
-    ``axes`` are those of the key state; the i-th result may have more (see ``Result``). A reduction is never used
-    as an operand itself, its ``Result``s are.
+    ``axes`` are those of the key state; the i-th result may have more (see ``Result``). A reduction
+    is never used as an operand itself, its ``Result``s are.
     """
 
     monoid: str
@@ -162,7 +164,9 @@ class Result(Term):
 
 @dataclass(frozen=True, eq=False)
 class Contract(Term):
-    """``contract a, b over axes [where pred] [in dtype]``: the sum of a*b; ``dtype`` is what it accumulates in."""
+    """``contract a, b over axes [where pred] [in dtype]``: the sum of a*b; ``dtype`` is what it
+    accumulates in.
+    """
 
     a: Term
     b: Term
@@ -176,7 +180,9 @@ class Contract(Term):
 
 @dataclass(frozen=True)
 class KernelTensor:
-    """A tensor argument. ``init`` (outputs only) fills it before any store: needed by ``store add``."""
+    """A tensor argument. ``init`` (outputs only) fills it before any store: needed by ``store
+    add``.
+    """
 
     name: str
     type: TensorType
@@ -195,7 +201,9 @@ class SizeSymbol:
 
 @dataclass(frozen=True)
 class Scalar:
-    """``scalar pos i64 0..63``: a run-time scalar; bounds (inclusive) are for integers, and prove indices."""
+    """``scalar pos i64 0..63``: a run-time scalar; bounds (inclusive) are for integers, and prove
+    indices.
+    """
 
     name: str
     dtype: DType
@@ -224,7 +232,9 @@ class Store:
 
 @dataclass(frozen=True, eq=False)
 class Check:
-    """``check pred "message"``: sets the error word where pred is false; stores and checked loads obey it."""
+    """``check pred "message"``: sets the error word where pred is false; stores and checked loads
+    obey it.
+    """
 
     pred: Term
     message: str
@@ -243,7 +253,9 @@ Statement = Store | Check
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """A kernel. ``axes`` are ordered and carry extents; ``definitions`` name the shared terms for the text."""
+    """A kernel. ``axes`` are ordered and carry extents; ``definitions`` name the shared terms for
+    the text.
+    """
 
     name: str
     axes: tuple[tuple[str, Extent], ...]
@@ -291,7 +303,8 @@ class Kernel:
     def parallel(self) -> tuple[str, ...]:
         """The axes in every store that nothing reduces or scans: their points are independent.
 
-        A ``store add`` whose index does not name the axis plainly makes the axis sequential as well.
+        A ``store add`` whose index does not name the axis plainly makes the axis sequential as
+        well.
         """
         free = frozenset(a for a, _ in self.axes) - self.bound_axes
         for store in self.stores:

@@ -13,11 +13,12 @@ import numpy as np
 from tests.kernel.case import Arrays, Case
 from tests.kernel.zoo_contract import CONTRACT
 from tests.kernel.zoo_index import INDEX
+from tests.kernel.zoo_more import MORE
 from tests.kernel.zoo_rows import ROWS
 
 __all__ = ["ZOO", "assert_agrees"]
 
-ZOO: list[Case] = [*ROWS, *CONTRACT, *INDEX]
+ZOO: list[Case] = [*ROWS, *CONTRACT, *INDEX, *MORE]
 
 
 def assert_agrees(case: Case, got: Arrays, want: Arrays, seed: int) -> None:
