@@ -1,4 +1,6 @@
-"""Kernels for the rest of the grammar: checks, merges, recurrences, sizes, scalars, dtypes, edge values."""
+"""Kernels for the rest of the grammar: checks, merges, recurrences, sizes, scalars, dtypes, edge
+values.
+"""
 
 from __future__ import annotations
 
@@ -179,7 +181,12 @@ def welford_merge(p: Any, cnt: Any, mean: Any, m2: Any) -> dict[str, Any]:
 
 
 MORE += cases(
-    "welford_merge", WELFORD_MERGE, welford_parts, welford_merge, {"P": 6, "C": 5}, {"P": 3, "C": 19}
+    "welford_merge",
+    WELFORD_MERGE,
+    welford_parts,
+    welford_merge,
+    {"P": 6, "C": 5},
+    {"P": 3, "C": 19},
 )
 
 EXPSUM_MERGE = """
@@ -546,9 +553,7 @@ _REFERENCES: dict[str, Any] = {
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "round": np.rint,
 }
-_LINES = "\n".join(
-    f"  store y_{op}[i] = {'-a' if op == 'neg' else f'{op}(a)'}" for op in FLOAT_OPS
-)
+_LINES = "\n".join(f"  store y_{op}[i] = {'-a' if op == 'neg' else f'{op}(a)'}" for op in FLOAT_OPS)
 _OUTS = "\n".join(f"  out y_{op} f32[{{I}}]" for op in FLOAT_OPS)
 MATHS = f"kernel maths\n  axes i:{{I}}\n  in x f32[{{I}}]\n{_OUTS}\n  a = load x[i]\n{_LINES}\n"
 
