@@ -14,10 +14,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from graphc.backends.llvm.ir import Function, V
-from graphc.backends.llvm.vecmath import arithmetic, casts, erf, exp, integer, log, philox
+from graphc.backends.llvm.vecmath import (
+    arithmetic,
+    casts,
+    erf,
+    exp,
+    integer,
+    log,
+    philox,
+    power,
+    trig,
+)
 from graphc.backends.llvm.vecmath.lanes import Features, Lanes
 from graphc.errors import KernelError
-from graphc.types import DTYPES, DType
+from graphc.types import DTYPES, DType, float64
 
 __all__ = ["OPS", "Features", "apply"]
 
@@ -172,6 +182,22 @@ def _divide(m: Lanes, args: Sequence[V], dtypes: Sequence[DType], result: DType)
     return casts.narrow(m, m.div(casts.widen(m, a), casts.widen(m, b)), result)
 
 
+def _power(m: Lanes, args: Sequence[V], dtypes: Sequence[DType], result: DType) -> V:
+    """Floats take an integer exponent as a double."""
+    base, exponent = args
+    if not result.is_float:
+        return integer.power(m, base, exponent, result.kind == "i")
+    base = casts.widen(m, base)
+    known = integer.constant_of(exponent) if dtypes[1].is_integer else None
+    if known is not None:
+        exponent = m.number(known, base)
+    elif dtypes[1].is_integer:
+        exponent = casts.convert(m, exponent, dtypes[1], float64)
+    else:
+        exponent = casts.widen(m, exponent)
+    return casts.narrow(m, power.power(m, base, exponent), result)
+
+
 def _shift_right(m: Lanes, args: Sequence[V], signed: bool) -> V:
     return integer.shift(m, "ashr" if signed else "lshr", *args)
 
@@ -211,6 +237,11 @@ OPS: dict[str, Emitter] = {
     "log": _float(log.log),
     "log2": _float(log.log2),
     "log1p": _float(log.log1p),
+    "pow": _power,
+    "sin": _float(trig.sin),
+    "cos": _float(trig.cos),
+    "tan": _float(trig.tan),
+    "atan": _float(trig.atan),
     "tanh": _float(exp.tanh),
     "sigmoid": _float(exp.sigmoid),
     "erf": _float(erf.erf),

@@ -79,16 +79,21 @@ def _sum_error(m: Lanes, x: V, u: V) -> V:
     return m.add(m.sub(x, other), m.sub(1.0, m.sub(u, other)))
 
 
-def split(m: Lanes, x: V) -> tuple[V, V]:
-    """``e`` (as a float) and ``f = m - 1`` with ``x = 2**e * m``; x positive and finite, denormals included."""
+def split(m: Lanes, x: V, *, normal: bool = False) -> tuple[V, V]:
+    """``e`` (as a float) and ``f = m - 1`` with ``x = 2**e * m``, for positive finite x.
+
+    ``normal`` promises that x is not denormal.
+    """
     form = format_of(x)
     is_small = m.compare("olt", x, form.tiny)
     scale = form.fraction + 2
-    bits = m.bits(m.select(is_small, m.mul(x, 2.0**scale), x))
+    bits = m.bits(x if normal else m.select(is_small, m.mul(x, 2.0**scale), x))
     offset = m.integer("sub", bits, _START[form])
     exponent = m.integer("ashr", offset, form.fraction)
     f = m.sub(m.float_of(m.integer("sub", bits, m.integer("shl", exponent, form.fraction))), 1.0)
     e = _small_integer(m, exponent, x)
+    if normal:
+        return e, f
     return m.sub(e, m.select(is_small, m.number(scale, x), 0.0)), f
 
 

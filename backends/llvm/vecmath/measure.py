@@ -206,26 +206,23 @@ def _long_double(op: str, args: Sequence[Array]) -> Array:
     """By mpmath, which is installed for the tests only; rounded to long double."""
     mpmath = importlib.import_module("mpmath")
     with mpmath.workprec(200):
-        exact = [
-            _exact(mpmath, op, [mpmath.mpf(float(v)) for v in row])
-            for row in zip(*args, strict=True)
-        ]
-        high = [float(v) for v in exact]
-        low = [float(v - h) if math.isfinite(h) else 0.0 for v, h in zip(exact, high, strict=True)]
-    return np.array(high, np.longdouble) + np.array(low, np.longdouble)
+        rows = zip(*args, strict=True)
+        return np.array([_exact(mpmath, op, [float(v) for v in row]) for row in rows])
 
 
-def _exact(mpmath: Any, op: str, row: list[Any]) -> Any:
+def _exact(mpmath: Any, op: str, row: list[float]) -> np.longdouble:
     """One exact value; what mpmath has no opinion on (infinities, zeros, NaN) is NumPy's."""
-    ordinary = all(mpmath.isfinite(v) and v != 0 for v in row)
-    if ordinary and op in ("log", "log2") and row[0] < 0:
-        return mpmath.nan
-    if not ordinary or op == "pow":
-        with np.errstate(all="ignore"):
-            value = mpmath.mpf(float(_DOUBLE[op](*(np.float64(float(v)) for v in row))))
-        if not ordinary or not mpmath.isfinite(value) or value == 0 or abs(value) < 1e-300:
-            return value
-    return _MPMATH[op](mpmath, *row)
+    with np.errstate(all="ignore"):
+        plain = float(_DOUBLE[op](*(np.float64(v) for v in row)))
+    if any(not math.isfinite(v) or v == 0 for v in row) or math.isnan(plain):
+        return np.longdouble(plain)
+    if op == "pow" and (math.isinf(plain) or plain == 0):
+        return np.longdouble(plain)
+    value = _MPMATH[op](mpmath, *(mpmath.mpf(v) for v in row))
+    high = float(value)
+    if math.isinf(high):
+        return np.longdouble(high)
+    return np.longdouble(high) + np.longdouble(float(value - high))
 
 
 _MPMATH: dict[str, Callable[..., Any]] = {
