@@ -102,7 +102,7 @@ def convert(parameter: Parameter, value: object) -> NDArray[Any]:
     dense = np.require(array, target.numpy, ("C", "A"))
     if type(dense) is not np.ndarray or dense.dtype is not target.numpy:
         dense = dense.view(np.ndarray).view(target.numpy)
-    return dense.reshape(array.shape)  # np.require makes 0-d arrays 1-d
+    return dense
 
 
 def _as_array(parameter: Parameter, value: object) -> tuple[NDArray[Any], bool]:

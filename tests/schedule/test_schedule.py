@@ -213,8 +213,9 @@ run {{ copy x -> a barrier launch grow(a -> b) barrier copy b -> y }}"""
 
 
 def test_interpreter_runs_loops_branches_and_partial_stores() -> None:
-    x = np.float32([1, 2, 3, 4])
-    arrays = {"x": x, "start": np.float32(3).reshape(()), "w": np.zeros(4, np.float32)}
+    x = np.array([1, 2, 3, 4], np.float32)
+    w = np.zeros(4, np.float32)
+    arrays = {"x": x, "start": np.array(3, np.float32), "w": w}
     out = interpret_schedule(parse_schedule(STEP), arrays, {"B": 4})
     h, rows = x, []
     for t in range(4):
@@ -224,11 +225,11 @@ def test_interpreter_runs_loops_branches_and_partial_stores() -> None:
     np.testing.assert_array_equal(out["w"], h)
     np.testing.assert_array_equal(out["ys"], rows)
     assert out["total"] == 12  # 3, 6, 12
-    assert not arrays["w"].any()
+    assert not w.any()
 
 
 def test_interpreter_reports_checks_with_their_source() -> None:
-    x = np.float32([1, -2])
+    x = np.array([1, -2], np.float32)
     arrays = {"x": x, "start": np.zeros((), np.float32), "w": np.zeros(2, np.float32)}
     with pytest.raises(RuntimeCheckError, match=r"x must be positive\n  defined at model.py:7"):
         interpret_schedule(parse_schedule(STEP), arrays, {"B": 2})
