@@ -48,7 +48,7 @@ def grad(cost: Value, wrt: Any, *, unused: str = "error") -> Any:
     _check_cost(cost)
     values, form = tree.flatten(wrt)
     _check_wrt(values, form)
-    found = _reverse([cost], values, [_filled(cost.type, 1)])
+    found = gradients(cost, values)
     if unused == "error":
         missing = [v for v, ct in zip(values, found, strict=True) if ct is None]
         if missing:
@@ -59,7 +59,9 @@ def grad(cost: Value, wrt: Any, *, unused: str = "error") -> Any:
 def gradients(cost: Value, values: Sequence[Value]) -> list[Value | None]:
     """The gradients of a scalar cost, None where no differentiable path joins a value to it."""
     _check_cost(cost)
-    return _reverse([cost], values, [_filled(cost.type, 1)])
+    with differentiating(cost.node):  # so that closing a graph finds what the cost attaches
+        seed = _filled(cost.type, 1)
+    return _reverse([cost], values, [seed])
 
 
 def vjp(outputs: Any, wrt: Any, cotangents: Any) -> Any:

@@ -18,14 +18,11 @@ from graphc import tree
 from graphc.errors import DTypeError, ModeError, ShapeError, StateError
 from graphc.graph import (
     STATES,
-    Graph,
     Node,
     Value,
     ancestors,
     apply,
-    clone,
     make_node,
-    rebuild,
     source_value,
 )
 from graphc.ops.lifting import constant
@@ -331,23 +328,58 @@ def substitute(structure: Any, replacements: Mapping[Value, Any]) -> Any:
     """
     mapping = {old: _replacement(old, new) for old, new in replacements.items()}
     values, form = tree.flatten(structure)
+    replaced: dict[Value, Value] = {}
+    for node in _program(values):
+        copied = _copied(node, replaced, mapping)
+        for old, new in zip(node.outputs, copied, strict=True):
+            if old is not new:
+                replaced[old] = new
+    return form.build([replaced.get(v, v) for v in values])
 
-    def rewrite(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
-        if any(output in mapping for output in node.outputs):
-            moved = any(a is not b for a, b in zip(inputs, node.inputs, strict=True))
-            rest = clone(node, inputs).outputs if moved else node.outputs
-            pairs = zip(node.outputs, rest, strict=True)
-            return [mapping.get(old, kept) for old, kept in pairs]
-        if node.op == "read" and inputs[0].node.op not in STATES:
-            return inputs
-        if node.op == "attach":  # what it writes are the states themselves
-            count = len(inputs) // 2
-            return clone(
-                node, (inputs[0], *node.inputs[1 : 1 + count], *inputs[1 + count :])
-            ).outputs
+
+def _program(values: Sequence[Value]) -> list[Node]:
+    """All that the values need in program order, the forward nodes of their derivatives too."""
+    seen: set[Node] = set()
+    stack = [v.node for v in values]
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            stack.extend(v.node for v in node.inputs)
+            if node.primal is not None:
+                stack.append(node.primal)
+    return sorted(seen, key=lambda n: n.serial)
+
+
+def _copied(
+    node: Node, replaced: Mapping[Value, Value], mapping: Mapping[Value, Value]
+) -> Sequence[Value]:
+    """What stands for the results of ``node``: the very same where nothing changed."""
+    inputs = tuple(replaced.get(v, v) for v in node.inputs)
+    if node.op == "attach":  # what it writes are the states themselves
+        count = len(inputs) // 2
+        inputs = (inputs[0], *node.inputs[1 : 1 + count], *inputs[1 + count :])
+    if node.op == "read" and inputs[0].node.op not in STATES:
+        return inputs
+    primal = _copied_primal(node, replaced, mapping)
+    same = primal is node.primal and all(a is b for a, b in zip(inputs, node.inputs, strict=True))
+    rest = node.outputs
+    if not same:
+        place = node.block, node.source
+        rest = Node(node.op, inputs, node.attrs, node.types, *place, primal=primal).outputs
+    for old, new in zip(node.outputs, rest, strict=True):
+        new.name = old.name
+    return [mapping.get(old, new) for old, new in zip(node.outputs, rest, strict=True)]
+
+
+def _copied_primal(
+    node: Node, replaced: Mapping[Value, Value], mapping: Mapping[Value, Value]
+) -> Node | None:
+    """The forward node that the copy of a backward node belongs to; None where it was replaced."""
+    if node.primal is None or any(v in mapping for v in node.primal.outputs):
         return None
-
-    return form.build(rebuild(Graph((), tuple(values)), rewrite).outputs)
+    stands = replaced.get(node.primal.outputs[0])
+    return node.primal if stands is None else stands.node
 
 
 def _replacement(old: object, new: object) -> Value:
