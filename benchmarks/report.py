@@ -16,12 +16,13 @@ Rows = list[tuple[str, ...]]
 
 INTRODUCTION = """# Speed
 
-Written by `python -m benchmarks --out benchmarks/RESULTS.md`. Every peer runs in a pinned process of
-its own and is checked against a float64 reference before it is timed (`max error` is relative to the
-largest element). Rounds of blocks run all peers forth and back; `peer / graphc` is the median of the
-rounds' paired ratios with its 95% bootstrap interval: above 1, graphc is faster. Rows that graphc
-loses stay, and a peer that could not run is printed as missing. `+m`: glibc was told to keep freed
-memory. The floor of work that multiplies is a loop of independent FMAs, timed in the same rounds."""
+Written by `python -m benchmarks --out benchmarks/RESULTS.md`. Every peer runs in a pinned process
+of its own and is checked against a float64 reference before it is timed (`max error` is relative to
+the largest element). Rounds of blocks run all peers forth and back; `peer / graphc` is the median
+of the rounds' paired ratios with its 95% bootstrap interval: above 1, graphc is faster. Rows that
+graphc loses stay, and a peer that could not run is printed as missing. `+m`: glibc was told to keep
+freed memory. The floor of work that multiplies is a loop of independent FMAs, timed in the same
+rounds."""
 
 
 def header(command: str, versions: dict[str, str], threads: int, date: str) -> str:
