@@ -14,6 +14,7 @@ from graphc.errors import DTypeError, ShapeError
 from graphc.graph import Value, apply
 from graphc.op import composite
 from graphc.ops import log_softmax, relu, sigmoid, softmax, tanh
+from graphc.ops.creation import full
 from graphc.ops.lifting import lift_one
 from graphc.source import here
 from graphc.types import Extent, int64
@@ -218,7 +219,7 @@ def cross_entropy(
 
 def _share(label_smoothing: float, classes: Extent, logits: Value) -> Value:
     """What label smoothing gives to each class."""
-    return label_smoothing / ops.full((), classes, logits.dtype)
+    return label_smoothing / full((), classes, logits.dtype)
 
 
 def _class_axis(logits: Value, target: Value) -> int:

@@ -225,7 +225,7 @@ def test_substitution_keeps_attached_updates_on_their_state() -> None:
     mean = gc.state((), gc.float32)
     x = gc.observed("x", ())
     y = gc.attach_updates(x - mean, {mean: mean * 0.5 + x})
-    moved = gc.substitute(y, {mean: ops.full((), 1.0)})
+    moved = gc.substitute(y, {mean: ops.ones(())})
     assert step({}, moved, {x: 3.0}) == 2
     assert mean.numpy() == 3.5
 
