@@ -40,8 +40,27 @@ def _followed(node: Node, mode: str | None) -> tuple[Value, ...]:
 
 
 def depends_on_mode(roots: Sequence[Value]) -> bool:
-    """Whether some by_mode is needed."""
-    return any(node.op == "by_mode" for node in needed_nodes(roots))
+    """Whether some by_mode is needed, in bodies too."""
+    return any(
+        node.op == "by_mode" or any(depends_on_mode(body.outputs) for body in bodies(node))
+        for node in needed_nodes(roots)
+    )
+
+
+def bodies(node: Node) -> list[Graph]:
+    """The graphs among a node's attrs: bodies of loops and branches."""
+    return [value for value in node.attrs.values() if isinstance(value, Graph)]
+
+
+def _close_bodies(node: Node, mode: str | None) -> dict[str, Any]:
+    """The node's attrs, modes and marks of its bodies resolved."""
+    attrs = dict(node.attrs)
+    for key, body in attrs.items():
+        if isinstance(body, Graph):
+            replaced, _ = _resolve(needed_nodes(body.outputs, mode), mode)
+            outputs = tuple(replaced.get(v, v) for v in body.outputs)
+            attrs[key] = _prune_loops(Graph(body.inputs, outputs))
+    return attrs
 
 
 def close(
@@ -76,7 +95,7 @@ def close(
         tuple((s, replaced.get(v, v)) for s, v in [*attached.items(), *explicit]),
     )
     check_scope(graph)
-    return graph
+    return _prune_loops(graph)
 
 
 def _check_given(observed: Sequence[Value], given: Sequence[Value]) -> None:
@@ -103,8 +122,9 @@ def _resolve(
         elif node.op == "mark" or (node.op == "by_mode" and mode is not None):
             stands = inputs[0]
         else:
-            if any(a is not b for a, b in zip(inputs, node.inputs, strict=True)):
-                new = clone(node, inputs)
+            attrs = _close_bodies(node, mode) if bodies(node) else None
+            if attrs or any(a is not b for a, b in zip(inputs, node.inputs, strict=True)):
+                new = clone(node, inputs, attrs)
                 replaced.update(zip(node.outputs, new.outputs, strict=True))
             continue
         replaced[node.outputs[0]] = stands
@@ -117,12 +137,38 @@ def _hand_over_name(old: Value, new: Value) -> None:
         new.name = old.name
 
 
+def _prune_loops(graph: Graph) -> Graph:
+    """Without the ys of loops that nothing reads."""
+    used = {v for node in graph.nodes for v in node.inputs} | set(graph.results)
+    replaced: dict[Value, Value] = {}
+    for node in graph.nodes:
+        inputs = tuple(replaced.get(v, v) for v in node.inputs)
+        same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
+        count = node.attrs["carries"] if node.op == "loop" else len(node.outputs)
+        kept = [i for i, v in enumerate(node.outputs) if i < count or v in used]
+        if same and len(kept) == len(node.outputs):
+            continue
+        attrs = dict(node.attrs)
+        if len(kept) < len(node.outputs):
+            body = attrs["body"]
+            attrs["body"] = Graph(body.inputs, tuple(body.outputs[i] for i in kept))
+        new = copy_with_types(node, inputs, attrs, tuple(node.types[i] for i in kept))
+        replaced.update((node.outputs[i], v) for i, v in zip(kept, new.outputs, strict=True))
+
+    def of(values: Sequence[Value]) -> tuple[Value, ...]:
+        return tuple(replaced.get(v, v) for v in values)
+
+    return Graph(
+        graph.inputs,
+        of(graph.outputs),
+        tuple((s, replaced.get(v, v)) for s, v in graph.updates),
+    )
+
+
 # ---- dims
 
 
-def bind_dims(
-    types: Sequence[TensorType], shapes: Sequence[tuple[int, ...]]
-) -> dict[Dim, int]:
+def bind_dims(types: Sequence[TensorType], shapes: Sequence[tuple[int, ...]]) -> dict[Dim, int]:
     """The dims' values that make ``types`` have ``shapes``; BindError where there are none.
 
     >>> from graphc.types import float32
@@ -150,6 +196,7 @@ def bind_graph(graph: Graph, sizes: Mapping[Dim, int]) -> tuple[Graph, dict[Valu
     for node in graph.nodes:
         inputs = tuple(replaced.get(v, v) for v in node.inputs)
         types = tuple(_bind_type(t, sizes) for t in node.types)
+        _check_sizes(node, types)
         attrs = {key: _bind_attr(value, sizes) for key, value in node.attrs.items()}
         same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
         if same and types == node.types and all(attrs[k] is v for k, v in node.attrs.items()):
@@ -162,6 +209,12 @@ def bind_graph(graph: Graph, sizes: Mapping[Dim, int]) -> tuple[Graph, dict[Valu
 
     updates = tuple((s, replaced.get(v, v)) for s, v in graph.updates)
     return Graph(of(graph.inputs), of(graph.outputs), updates), replaced
+
+
+def _check_sizes(node: Node, types: tuple[TensorType, ...]) -> None:
+    for old, new in zip(node.types, types, strict=True):
+        if any(isinstance(e, int) and e < 0 for e in new.shape):
+            raise BindError(f"{node.op}: {old} would be {new} with these sizes", node.source)
 
 
 def _bind_type(type: TensorType, sizes: Mapping[Dim, int]) -> TensorType:

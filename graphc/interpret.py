@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from graphc.closing import bind_dims, bind_graph
-from graphc.errors import BindError, VerifyError
-from graphc.graph import Graph, Node, Value
-from graphc.op import OPS, Array
-from graphc.types import Dim, TensorType
+from graphc.errors import BindError
+from graphc.graph import Graph, Value
+from graphc.op import Array, run_nodes
+from graphc.types import Dim
 
-__all__ = ["interpret", "interpret_values"]
+__all__ = ["interpret"]
 
 
 def interpret(
@@ -50,36 +50,10 @@ def interpret(
         given = None if states is None else states.get(state)
         cell = state.node.attrs["state"]
         known[state] = np.asarray(cell.numpy() if given is None else given)
-    results = interpret_values(bound.nodes, known, bound.results)
+    results = run_nodes(bound.nodes, known, bound.results)
     count = len(bound.outputs)
     new = {s: r for (s, _), r in zip(bound.updates, results[count:], strict=True)}
     return results[:count], new
-
-
-def interpret_values(
-    nodes: Sequence[Node], known: Mapping[Value, Array], wanted: Sequence[Value]
-) -> list[Array]:
-    """The arrays of ``wanted``, running ``nodes`` in order; ``known`` holds what is given."""
-    found = dict(known)
-    for node in nodes:
-        if all(v in found for v in node.outputs):
-            continue
-        op = OPS.get(node.op)
-        if op is None or op.reference is None:
-            raise VerifyError(f"{node.op}: has no value here: bind it or resolve it", node.source)
-        results = op.reference([found[v] for v in node.inputs], node.attrs, node.types)
-        for value, array in zip(node.outputs, results, strict=True):
-            found[value] = _checked(np.asarray(array), value.type, node)
-    return [found[v] for v in wanted]
-
-
-def _checked(array: Array, type: TensorType, node: Node) -> Array:
-    if array.dtype != type.dtype.numpy or array.shape != type.shape:
-        raise VerifyError(
-            f"{node.op}: its reference gave {array.dtype}{list(array.shape)}, its rule says {type}",
-            node.source,
-        )
-    return array
 
 
 def _coerced(argument: Any, value: Value) -> Array:

@@ -24,7 +24,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
-from graphc.errors import GraphcError
+from graphc.errors import GraphcError, VerifyError
 from graphc.graph import COMPOSITES, TYPE_RULES, Node, TypeRule, Value, block
 from graphc.kernel.terms import Term
 from graphc.operators import register_function
@@ -46,6 +46,7 @@ __all__ = [
     "function",
     "op_of",
     "register",
+    "run_nodes",
     "single",
     "tensor",
 ]
@@ -173,6 +174,29 @@ def op_of(node: Node) -> Op:
     return OPS[node.op]
 
 
+def run_nodes(
+    nodes: Sequence[Node], known: Mapping[Value, Array], wanted: Sequence[Value]
+) -> list[Array]:
+    """The arrays of ``wanted``, running ``nodes`` in order through their references; ``known`` is given."""
+    found = dict(known)
+    for node in nodes:
+        if all(v in found for v in node.outputs):
+            continue
+        op = OPS.get(node.op)
+        if op is None or op.reference is None:
+            raise VerifyError(f"{node.op}: has no value here: bind it or resolve it", node.source)
+        results = op.reference([found[v] for v in node.inputs], node.attrs, node.types)
+        for value, result in zip(node.outputs, results, strict=True):
+            array = np.asarray(result)
+            if array.dtype != value.dtype.numpy or array.shape != value.shape:
+                got = f"{array.dtype}{list(array.shape)}"
+                raise VerifyError(
+                    f"{node.op}: its reference gave {got}, not {value.type}", node.source
+                )
+            found[value] = array
+    return [found[v] for v in wanted]
+
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -187,7 +211,7 @@ def function(f: Callable[P, R]) -> Callable[P, R]:
 
 def composite(f: Callable[P, R]) -> Callable[P, R]:
     """A function made of ops that is also a named block: drawn, folded and matched as a whole."""
-    name = f.__name__.rstrip("_")
+    name = f.__name__.strip("_")
     COMPOSITES.add(name)
 
     @wraps(f)

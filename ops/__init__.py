@@ -7,7 +7,7 @@ NumPy's.
 if __name__ != "graphc.ops":
     raise ImportError("import it as graphc.ops: a second copy would register every op twice")
 
-from graphc.ops import contract, elementwise, index, random, reduce, shape, source
+from graphc.ops import contract, elementwise, index, loop, random, reduce, shape, source
 from graphc.ops.arithmetic import *
 from graphc.ops.creation import *
 from graphc.ops.indexing import *

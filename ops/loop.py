@@ -1,0 +1,579 @@
+"""Loops and branches. Their bodies are Graphs in attrs; what a body uses from outside is an explicit input.
+
+::
+
+    loop(*carries, *xs, *captures; body, carries, scanned, length, reverse)    -> *carries, *ys
+        body(index, *carries, *slices of xs, *captures)                        -> *new carries, *elements of ys
+    while(*carries, *captures; pred, body, carries)                            -> *carries
+        pred(*carries, *captures) -> bool[];  body(*carries, *captures)        -> *new carries
+    cond(p, *arguments; then, otherwise)                                       -> *results of the branch
+
+``index`` is the position in xs and ys, an int64 scalar; with ``reverse`` it runs from the end.
+
+The derivative of a loop is a loop the other way. It needs the carries as they were before each iteration: a body that
+returns them as ys (``with_history``) saves a second run; closing drops ys that nothing reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import DTypeError, GradError, ShapeError
+from graphc.graph import (
+    Graph,
+    Node,
+    Value,
+    ancestors,
+    apply,
+    apply_all,
+    copy_with_types,
+    source_value,
+)
+from graphc.op import (
+    Array,
+    Cotangents,
+    ErrorSample,
+    Op,
+    Sample,
+    Transform,
+    register,
+    run_nodes,
+    tensor,
+)
+from graphc.ops.lifting import full, who
+from graphc.types import Extent, TensorType, bool_, int64
+
+__all__ = ["close_body", "inline", "with_history"]
+
+Types = tuple[TensorType, ...]
+Attrs = Mapping[str, Any]
+_SCALAR_INDEX = TensorType(int64, ())
+
+
+# ---- bodies
+
+
+def _argument(type: TensorType, name: str | None = None) -> Value:
+    return source_value("argument", type, name)
+
+
+def close_body(
+    outputs: Sequence[Value], arguments: Sequence[Value]
+) -> tuple[Graph, tuple[Value, ...]]:
+    """The graph of a body, and its captures: outside values, which become its last inputs.
+
+    ``arguments`` are the argument sources that the body was traced with. What depends on none of them and on nothing
+    else outside (constants made inside) stays in the body.
+    """
+    nodes = ancestors(outputs)
+    given = {id(v) for v in arguments}
+    inside: set[Node] = {v.node for v in arguments}
+    local: set[Node] = set()
+    for node in nodes:
+        if any(v.node in inside for v in node.inputs):
+            inside.add(node)
+        elif all(v.node in local for v in node.inputs) and _is_local(node) and node not in inside:
+            local.add(node)
+    captures: dict[Value, Value] = {}
+    replaced: dict[Value, Value] = {}
+
+    def inner(value: Value) -> Value:
+        if value in replaced:
+            return replaced[value]
+        if id(value) in given or value.node in inside or value.node in local:
+            return value
+        if value not in captures:
+            captures[value] = _argument(value.type, value.name)
+        return captures[value]
+
+    for node in nodes:
+        if node not in inside or not node.inputs:
+            continue
+        if node.op == "attach":
+            raise ShapeError(
+                "a state is updated inside a loop or branch: carry it through instead", node.source
+            )
+        inputs = tuple(inner(v) for v in node.inputs)
+        if any(a is not b for a, b in zip(inputs, node.inputs, strict=True)):
+            new = copy_with_types(node, inputs, node.attrs, node.types)
+            replaced.update(zip(node.outputs, new.outputs, strict=True))
+    results = tuple(inner(v) for v in outputs)
+    return Graph((*arguments, *captures.values()), results), tuple(captures)
+
+
+def _is_local(node: Node) -> bool:
+    """Values that cost nothing to make again inside of a body."""
+    if node.op == "constant":
+        return not node.types[0].shape
+    return node.op in ("full", "iota", "size", "broadcast", "reshape", "cast")
+
+
+def inline(graph: Graph, arguments: Sequence[Value]) -> tuple[Value, ...]:
+    """The outputs of ``graph`` on other inputs, as new nodes."""
+    replaced = dict(zip(graph.inputs, arguments, strict=True))
+    for node in graph.nodes:
+        inputs = tuple(replaced.get(v, v) for v in node.inputs)
+        if any(a is not b for a, b in zip(inputs, node.inputs, strict=True)):
+            new = copy_with_types(node, inputs, node.attrs, node.types)
+            replaced.update(zip(node.outputs, new.outputs, strict=True))
+    return tuple(replaced.get(v, v) for v in graph.outputs)
+
+
+def _check_body(name: str, part: str, graph: object, types: Types) -> Graph:
+    if not isinstance(graph, Graph):
+        raise ShapeError(f"{who(name)}: {part} must be a Graph, got {type(graph).__name__}")
+    wanted = tuple(v.type for v in graph.inputs)
+    if wanted != types:
+        raise ShapeError(f"{who(name)}: {part} takes {list(wanted)}, it is given {list(types)}")
+    return graph
+
+
+# ---- loop
+
+
+def _parts(attrs: Attrs, count: int) -> tuple[slice, slice, slice]:
+    """Where carries, xs and captures stand among the inputs."""
+    carries, scanned = attrs["carries"], attrs["scanned"]
+    return slice(0, carries), slice(carries, carries + scanned), slice(carries + scanned, count)
+
+
+def _loop_type(types: Types, attrs: Attrs) -> Types:
+    carried, scanned, captured = (types[p] for p in _parts(attrs, len(types)))
+    length = attrs["length"]
+    for x in scanned:
+        if not x.shape or x.shape[0] != length:
+            raise ShapeError(f"{who('loop')}: {x} is scanned over {length} steps")
+    slices = tuple(TensorType(x.dtype, x.shape[1:]) for x in scanned)
+    inputs = (_SCALAR_INDEX, *carried, *slices, *captured)
+    body = _check_body("loop", "the body", attrs["body"], inputs)
+    results = tuple(v.type for v in body.outputs)
+    for i, (before, after) in enumerate(zip(carried, results, strict=False)):
+        if before != after:
+            raise ShapeError(
+                f"{who('loop')}: carry {i} is {before} before an iteration and {after} after it: "
+                "make them agree"
+            )
+    if len(results) < len(carried):
+        raise ShapeError(
+            f"{who('loop')}: the body returns {len(results)} of {len(carried)} carries"
+        )
+    stacked = (TensorType(y.dtype, (length, *y.shape)) for y in results[len(carried) :])
+    return (*carried, *stacked)
+
+
+def _loop_reference(arrays: Sequence[Array], attrs: Attrs, types: Types) -> Sequence[Array]:
+    body: Graph = attrs["body"]
+    carried, scanned, captured = (list(arrays[p]) for p in _parts(attrs, len(arrays)))
+    ys = [np.zeros(t.shape, t.dtype.numpy) for t in types[len(carried) :]]
+    order = range(attrs["length"])
+    for i in reversed(order) if attrs["reverse"] else order:
+        given = [np.asarray(i, np.int64), *carried, *(x[i] for x in scanned), *captured]
+        known = dict(zip(body.inputs, given, strict=True))
+        results = run_nodes(body.nodes, known, body.outputs)
+        carried = results[: len(carried)]
+        for y, element in zip(ys, results[len(carried) :], strict=True):
+            y[i] = element
+    return (*carried, *ys)
+
+
+def with_history(body: Graph, carries: int) -> Graph:
+    """``body`` that also returns every floating carry as it was before the iteration, where it does not yet."""
+    found = list(body.outputs)
+    for value in body.inputs[1 : 1 + carries]:
+        if not any(y is value for y in body.outputs[carries:]):
+            found.append(value)
+    return Graph(body.inputs, tuple(found))
+
+
+def _history(node: Node) -> tuple[Value, ...]:
+    """The stacked carries before each iteration."""
+    count, body = node.attrs["carries"], node.attrs["body"]
+    source, full_body = node, with_history(body, count)
+    if len(full_body.outputs) > len(body.outputs):
+        source = apply_all("loop", *node.inputs, **{**node.attrs, "body": full_body})[0].node
+    outputs = full_body.outputs
+    found = []
+    for value in body.inputs[1 : 1 + count]:
+        place = next(i for i in range(count, len(outputs)) if outputs[i] is value)
+        found.append(source.outputs[place])
+    return tuple(found)
+
+
+def _floats(values: Sequence[Value]) -> list[int]:
+    return [i for i, v in enumerate(values) if v.dtype.is_float]
+
+
+def _zero(value: Value | TensorType) -> Value:
+    return full(value.shape, 0, value.dtype)
+
+
+def _given(flow: Value | None, like: Value) -> Value:
+    return _zero(like) if flow is None else flow
+
+
+def _loop_vjp(node: Node, cotangents: Cotangents, transform: Transform) -> Cotangents:
+    """A loop the other way over (carry before, slices, cotangents of ys), carrying cotangents of carries and captures."""
+    body: Graph = node.attrs["body"]
+    carried, scanned, captured = (node.inputs[p] for p in _parts(node.attrs, len(node.inputs)))
+    count = len(carried)
+    smooth_carries, smooth_xs = _floats(carried), _floats(scanned)
+    smooth_captures = _floats(captured)
+    ys = node.outputs[count:]
+    used_ys = [i for i in _floats(ys) if cotangents[count + i] is not None]
+
+    index = _argument(_SCALAR_INDEX)
+    ct_carries = [_argument(carried[i].type) for i in smooth_carries]
+    sums = [_argument(captured[i].type) for i in smooth_captures]
+    before = [_argument(v.type) for v in carried]
+    slices = [_argument(TensorType(v.dtype, v.shape[1:])) for v in scanned]
+    ct_ys = [_argument(body.outputs[count + i].type) for i in used_ys]
+    shared = [_argument(v.type) for v in captured]
+
+    results = inline(body, (index, *before, *slices, *shared))
+    outputs = [results[i] for i in smooth_carries] + [results[count + i] for i in used_ys]
+    wrt = [before[i] for i in smooth_carries] + [slices[i] for i in smooth_xs]
+    wrt += [shared[i] for i in smooth_captures]
+    found = transform.vjp(outputs, wrt, [*ct_carries, *ct_ys])
+    split = len(smooth_carries) + len(smooth_xs)
+    new_sums = [a + b for a, b in zip(sums, found[split:], strict=True)]
+    new = [*found[: len(smooth_carries)], *new_sums, *found[len(smooth_carries) : split]]
+    arguments = (index, *ct_carries, *sums, *before, *slices, *ct_ys, *shared)
+    backward, more = close_body(new, arguments)
+
+    start = [_given(cotangents[i], carried[i]) for i in smooth_carries]
+    start += [_zero(captured[i]) for i in smooth_captures]
+    xs = [*_history(node), *scanned, *(_given(cotangents[count + i], ys[i]) for i in used_ys)]
+    out = apply_all(
+        "loop",
+        *start,
+        *xs,
+        *captured,
+        *more,
+        body=backward,
+        carries=len(start),
+        scanned=len(xs),
+        length=node.attrs["length"],
+        reverse=not node.attrs["reverse"],
+    )
+    places = [
+        *smooth_carries,
+        *(count + len(scanned) + i for i in smooth_captures),
+        *(count + i for i in smooth_xs),
+    ]
+    flows: list[Value | None] = [None] * len(node.inputs)
+    for place, value in zip(places, out, strict=True):
+        flows[place] = value
+    return flows
+
+
+def _loop_jvp(node: Node, tangents: Cotangents, transform: Transform) -> Cotangents:
+    """One loop that carries values and tangents together."""
+    body: Graph = node.attrs["body"]
+    parts = _parts(node.attrs, len(node.inputs))
+    carried, scanned, captured = (node.inputs[p] for p in parts)
+    count = len(carried)
+    smooth = [_floats(v) for v in (carried, scanned, captured)]
+    index = _argument(_SCALAR_INDEX)
+    plain = [_argument(v.type) for v in body.inputs[1:]]
+    offsets = (0, count, count + len(scanned))
+    places = [o + i for o, found in zip(offsets, smooth, strict=True) for i in found]
+    moving = [_argument(plain[i].type) for i in places]
+    results = inline(body, (index, *plain))
+    float_results = [v for v in results if v.dtype.is_float]
+    flows = transform.jvp(float_results, [plain[i] for i in places], moving)
+
+    sizes = [len(found) for found in smooth]
+    t_carry, t_xs, t_shared = (
+        moving[: sizes[0]],
+        moving[sizes[0] : sizes[0] + sizes[1]],
+        moving[sizes[0] + sizes[1] :],
+    )
+    carry_args, x_args, shared_args = plain[:count], plain[count : offsets[2]], plain[offsets[2] :]
+    arguments = (index, *carry_args, *t_carry, *x_args, *t_xs, *shared_args, *t_shared)
+    t_new, t_ys = flows[: sizes[0]], flows[sizes[0] :]
+    tangent_body, more = close_body([*results[:count], *t_new, *t_ys], arguments)
+    starts = [
+        [_given(tangents[o + i], group[i]) for i in found]
+        for o, group, found in zip(offsets, (carried, scanned, captured), smooth, strict=True)
+    ]
+    out = apply_all(
+        "loop",
+        *carried,
+        *starts[0],
+        *scanned,
+        *starts[1],
+        *captured,
+        *starts[2],
+        *more,
+        body=tangent_body,
+        carries=count + sizes[0],
+        scanned=len(scanned) + sizes[1],
+        length=node.attrs["length"],
+        reverse=node.attrs["reverse"],
+    )
+    found = iter(out[count:])
+    return [next(found) if v.dtype.is_float else None for v in node.outputs]
+
+
+# ---- samples: bodies to run
+
+
+def _recurrence_body() -> Graph:
+    """carry, x, w -> tanh(carry * w + x), carry * x."""
+    dtype = tensor((2,))
+    index, carry, x, w = (
+        _argument(_SCALAR_INDEX),
+        _argument(dtype),
+        _argument(dtype),
+        _argument(dtype),
+    )
+    new = apply("tanh", apply("+", apply("*", carry, w), x))
+    return Graph((index, carry, x, w), (new, apply("*", carry, x)))
+
+
+def _counting_body() -> Graph:
+    index, carry = _argument(_SCALAR_INDEX), _argument(_SCALAR_INDEX)
+    return Graph((index, carry), (apply("+", carry, index),))
+
+
+def _loop_attrs(
+    body: Graph, carries: int, scanned: int, length: Extent, reverse: bool = False
+) -> Any:
+    return {
+        "body": body,
+        "carries": carries,
+        "scanned": scanned,
+        "length": length,
+        "reverse": reverse,
+    }
+
+
+_TYPES = (tensor((2,)), tensor((3, 2)), tensor((2,)))
+register(
+    Op(
+        "loop",
+        "A known number of iterations: carries go round, xs are read and ys written one element at a time.",
+        _loop_type,
+        _loop_reference,
+        _loop_vjp,
+        _loop_jvp,
+        kind="region",
+        samples=(
+            Sample(_TYPES, _loop_attrs(_recurrence_body(), 1, 1, 3)),
+            Sample(_TYPES, _loop_attrs(_recurrence_body(), 1, 1, 3, reverse=True)),
+            Sample((_SCALAR_INDEX,), _loop_attrs(_counting_body(), 1, 0, 4)),
+            Sample(
+                (tensor((2,)), tensor((0, 2)), tensor((2,))),
+                _loop_attrs(_recurrence_body(), 1, 1, 0),
+            ),
+        ),
+        error_samples=(
+            ErrorSample(
+                (tensor((2,)), tensor((4, 2)), tensor((2,))),
+                _loop_attrs(_recurrence_body(), 1, 1, 3),
+                ShapeError,
+                "is scanned over 3 steps",
+            ),
+            ErrorSample(
+                (tensor((3,)), tensor((3, 2)), tensor((2,))),
+                _loop_attrs(_recurrence_body(), 1, 1, 3),
+                ShapeError,
+                "the body takes",
+            ),
+        ),
+    )
+)
+
+
+# ---- while
+
+
+def _while_type(types: Types, attrs: Attrs) -> Types:
+    pred = _check_body("while", "the predicate", attrs["pred"], types)
+    body = _check_body("while", "the body", attrs["body"], types)
+    if [v.type for v in pred.outputs] != [TensorType(bool_, ())]:
+        raise DTypeError(f"{who('while')}: the predicate must be one bool[]")
+    carried = types[: attrs["carries"]]
+    results = tuple(v.type for v in body.outputs)
+    if results != carried:
+        raise ShapeError(f"{who('while')}: the body makes {list(results)} of {list(carried)}")
+    return carried
+
+
+def _while_reference(arrays: Sequence[Array], attrs: Attrs, types: Types) -> Sequence[Array]:
+    pred, body, count = attrs["pred"], attrs["body"], attrs["carries"]
+    state, captured = list(arrays[:count]), list(arrays[count:])
+    while True:
+        given = [*state, *captured]
+        (go,) = run_nodes(pred.nodes, dict(zip(pred.inputs, given, strict=True)), pred.outputs)
+        if not go:
+            return state
+        state = run_nodes(body.nodes, dict(zip(body.inputs, given, strict=True)), body.outputs)
+
+
+def _while_vjp(node: Node, cotangents: Cotangents, transform: Transform) -> Cotangents:
+    raise GradError(
+        "while_loop has no reverse derivative without a bound: give it max_steps=", node.source
+    )
+
+
+def _while_jvp(node: Node, tangents: Cotangents, transform: Transform) -> Cotangents:
+    """Values and tangents go round together; the predicate sees the values."""
+    body, pred, count = node.attrs["body"], node.attrs["pred"], node.attrs["carries"]
+    smooth = _floats(node.inputs)
+    plain = [_argument(v.type) for v in node.inputs]
+    moving = {i: _argument(node.inputs[i].type) for i in smooth}
+    results = inline(body, plain)
+    float_results = [v for v in results if v.dtype.is_float]
+    wrt = [plain[i] for i in smooth]
+    flows = transform.jvp(float_results, wrt, [moving[i] for i in smooth])
+    t_carried = [moving[i] for i in smooth if i < count]
+    t_shared = [moving[i] for i in smooth if i >= count]
+    arguments = (*plain[:count], *t_carried, *plain[count:], *t_shared)
+    new_body, more = close_body([*results, *flows], arguments)
+    padding = tuple(_argument(v.type) for v in more)
+    (go,) = inline(pred, plain)
+    new_pred = Graph((*arguments, *padding), (go,))
+    starts = {i: _given(tangents[i], node.inputs[i]) for i in smooth}
+    out = apply_all(
+        "while",
+        *node.inputs[:count],
+        *(starts[i] for i in smooth if i < count),
+        *node.inputs[count:],
+        *(starts[i] for i in smooth if i >= count),
+        *more,
+        pred=new_pred,
+        body=new_body,
+        carries=count + len(t_carried),
+    )
+    found = iter(out[count:])
+    return [next(found) if v.dtype.is_float else None for v in node.outputs]
+
+
+def _while_graphs() -> dict[str, Any]:
+    """Double x until it exceeds the limit."""
+    x, limit = _argument(tensor(())), _argument(tensor(()))
+    y, bound = _argument(tensor(())), _argument(tensor(()))
+    return {
+        "pred": Graph((x, limit), (apply("<", x, limit),)),
+        "body": Graph((y, bound), (apply("+", y, y),)),
+        "carries": 1,
+    }
+
+
+register(
+    Op(
+        "while",
+        "Iterations as long as the predicate holds.",
+        _while_type,
+        _while_reference,
+        _while_vjp,
+        _while_jvp,
+        kind="region",
+        samples=(
+            Sample(
+                (tensor(()), tensor(())),
+                _while_graphs(),
+                arrays={0: np.float32(0.75), 1: np.float32(5.0)},
+                differentiable=False,
+            ),
+        ),
+        error_samples=(
+            ErrorSample(
+                (tensor(()), tensor((1,))), _while_graphs(), ShapeError, "the predicate takes"
+            ),
+        ),
+    )
+)
+
+
+# ---- cond
+
+
+def _cond_type(types: Types, attrs: Attrs) -> Types:
+    if not types or types[0] != TensorType(bool_, ()):
+        raise DTypeError(f"{who('cond')}: the condition must be bool[], got {types[:1]}")
+    then = _check_body("cond", "the first branch", attrs["then"], types[1:])
+    otherwise = _check_body("cond", "the second branch", attrs["otherwise"], types[1:])
+    first, second = (tuple(v.type for v in g.outputs) for g in (then, otherwise))
+    if first != second:
+        raise ShapeError(f"{who('cond')}: the branches give {list(first)} and {list(second)}")
+    return first
+
+
+def _cond_reference(arrays: Sequence[Array], attrs: Attrs, types: Types) -> Sequence[Array]:
+    branch: Graph = attrs["then" if arrays[0] else "otherwise"]
+    known = dict(zip(branch.inputs, arrays[1:], strict=True))
+    return run_nodes(branch.nodes, known, branch.outputs)
+
+
+def _cond_vjp(node: Node, cotangents: Cotangents, transform: Transform) -> Cotangents:
+    condition, *arguments = node.inputs
+    smooth = _floats(arguments)
+    used = [i for i in _floats(node.outputs) if cotangents[i] is not None]
+    given = [ct for i, ct in enumerate(cotangents) if i in used and ct is not None]
+
+    def pulled(branch: Graph) -> Graph:
+        plain = [_argument(v.type) for v in arguments]
+        ct = [_argument(node.outputs[i].type) for i in used]
+        results = inline(branch, plain)
+        found = transform.vjp([results[i] for i in used], [plain[i] for i in smooth], ct)
+        return Graph((*plain, *ct), tuple(found))
+
+    out = apply_all("cond", condition, *arguments, *given, **_branches(node, pulled))
+    flows: list[Value | None] = [None] * len(node.inputs)
+    for place, value in zip(smooth, out, strict=True):
+        flows[1 + place] = value
+    return flows
+
+
+def _cond_jvp(node: Node, tangents: Cotangents, transform: Transform) -> Cotangents:
+    condition, *arguments = node.inputs
+    smooth = _floats(arguments)
+    given = [_given(tangents[1 + i], arguments[i]) for i in smooth]
+
+    def pushed(branch: Graph) -> Graph:
+        plain = [_argument(v.type) for v in arguments]
+        moving = [_argument(arguments[i].type) for i in smooth]
+        results = [v for v in inline(branch, plain) if v.dtype.is_float]
+        found = transform.jvp(results, [plain[i] for i in smooth], moving)
+        return Graph((*plain, *moving), tuple(found))
+
+    out = iter(apply_all("cond", condition, *arguments, *given, **_branches(node, pushed)))
+    return [next(out) if v.dtype.is_float else None for v in node.outputs]
+
+
+def _branches(node: Node, rule: Any) -> dict[str, Graph]:
+    return {name: rule(node.attrs[name]) for name in ("then", "otherwise")}
+
+
+def _cond_graphs() -> dict[str, Any]:
+    x, y = _argument(tensor((3,))), _argument(tensor((3,)))
+    return {
+        "then": Graph((x,), (apply("*", x, x),)),
+        "otherwise": Graph((y,), (apply("sin", y),)),
+    }
+
+
+_COND_TYPES = (tensor((), bool_), tensor((3,)))
+register(
+    Op(
+        "cond",
+        "The results of one of two branches; only that one runs.",
+        _cond_type,
+        _cond_reference,
+        _cond_vjp,
+        _cond_jvp,
+        kind="region",
+        samples=(
+            Sample(_COND_TYPES, _cond_graphs(), arrays={0: np.asarray(True)}),
+            Sample(_COND_TYPES, _cond_graphs(), arrays={0: np.asarray(False)}),
+        ),
+        error_samples=(
+            ErrorSample((tensor(()), tensor((3,))), _cond_graphs(), DTypeError, "must be bool"),
+        ),
+    )
+)
