@@ -195,7 +195,7 @@ class _Composition:
         used = {a for s in statements for t in reach(s.operands) for a in _named(t)}
         dims = self._dims(outputs, statements)
         kernel = build.kernel(
-            "_".join(["k", *(t.name for t in outputs[:3])]),
+            "_".join(dict.fromkeys(p.slot.name for p in self.stored[-3:])),
             [(a, e) for a, e in self.extents.items() if a in used],
             self._read.values(),
             outputs,

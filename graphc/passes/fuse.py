@@ -71,10 +71,11 @@ class _Chunk:
 def fuse(regions: Regions, table: TermTable, limits: Limits = LIMITS) -> Fused:
     """Merge ``regions`` in place."""
     work = _Fusion(Fused(regions, table), limits)
-    for region in list(regions):
-        if region.pieces and region is regions.of.get(region.pieces[0].slot.key):
-            work.absorb(region)
-            work.join_tails(region)
+    for scalars in (False, True):
+        for region in list(regions):
+            if work.alive(region):
+                work.absorb(region, scalars=scalars)
+                work.join_tails(region)
     work.merge_siblings()
     for region in regions:
         work.fused.numbers[region] = measure(work.candidate(region))
@@ -147,10 +148,16 @@ class _Fusion:
 
     # ---- vertical
 
-    def absorb(self, region: Region) -> None:
-        """Merge what ``region`` reads into it, the most bytes first, until nothing fits."""
+    def absorb(self, region: Region, *, scalars: bool) -> None:
+        """Merge what ``region`` reads into it, the most bytes first, until nothing fits.
+
+        Without ``scalars`` not what it reads single numbers of: that saves a launch, and must not keep a
+        kernel of rows from joining another one that lies between.
+        """
         while True:
-            for producer in self._producers(region):
+            for producer, nbytes in self._producers(region):
+                if not scalars and nbytes <= 8:
+                    continue
                 pair = (producer, region)
                 if pair in self._refused:
                     continue
@@ -165,14 +172,15 @@ class _Fusion:
                 break
         self._chunk_alone(region)
 
-    def _producers(self, region: Region) -> list[Region]:
+    def _producers(self, region: Region) -> list[tuple[Region, int]]:
+        """The regions that a region reads, and how many bytes, the most first."""
         saved: dict[Region, int] = {}
         for key in {load.tensor for p in region.pieces for load in p.loads}:
             producer = self.regions.of.get(key)
             if producer is not None and producer is not region:
                 slot = self.regions.piece[key].slot
                 saved[producer] = saved.get(producer, 0) + _nbytes(slot)
-        return sorted(saved, key=lambda r: (-saved[r], -r.label))
+        return sorted(saved.items(), key=lambda item: (-item[1], -item[0].label))
 
     def _explain(self, early: Region, late: Region, why: Refusal) -> None:
         slots = {p.slot.key for p in early.pieces}
@@ -190,7 +198,7 @@ class _Fusion:
         if (why := self._forbidden(early, late)) is not None:
             return why
         found = unify(early.pieces, late.pieces, self.regions.axes.extents, self.regions.axes.root)
-        why = self._remaps(early, found)
+        why = self._remaps(early, found) or self._saves_nothing(early, late)
         if why is not None:
             return why
         moved = self.regions.between(early, late)
@@ -209,7 +217,8 @@ class _Fusion:
         candidate = self._candidate(pieces, found.axes, carrier, None, early.partial)
         numbers = measure(candidate)
         why = (
-            _contract_refusal(candidate, numbers)
+            self._smaller_store(early, late, candidate)
+            or _contract_refusal(candidate, numbers)
             or self._too_many_tensors(candidate)
             or refusal(candidate, numbers, self._needed(early, late, candidate), self.limits)
         )
@@ -275,9 +284,42 @@ class _Fusion:
                 return Refusal(f"`{piece.slot.name}` is checked where it is computed")
         return None
 
+    def _saves_nothing(self, early: Region, late: Region) -> Refusal | None:
+        """An epilogue of a value that is stored in any case had better wait for a kernel of its own reader.
+
+        dot -> logits -> (max over j), (logits * hit -> sum over j): the product belongs to the sum's kernel
+        """
+        if not any(p.contracts for p in early.pieces):
+            return None
+        for key in {load.tensor for p in late.pieces for load in p.loads}:
+            if self.regions.of.get(key) is early and not self._stored_anyway(key):
+                return None
+        if any(self._stored_anyway(p.slot.key, contracts=True) for p in late.pieces):
+            return None
+        return Refusal("saves nothing: it is stored for another kernel in any case")
+
+    def _stored_anyway(self, key: str, *, contracts: bool = False) -> bool:
+        """Whether a reader of the slot can be no epilogue; with ``contracts`` only contractions count."""
+        if key in self.regions.wanted:
+            return True
+        readers = self.regions.readers.get(key, ())
+        return any(p.contracts or (p.bound and not contracts) for p in readers)
+
     def _reduces_along(self, cone: list[Piece], moved: set[str]) -> bool:
         roots = {self.regions.axes.root(a) for a in moved}
         return any(p.bound and roots & {self.regions.axes.root(a) for a in p.axes} for p in cone)
+
+    def _smaller_store(
+        self, early: Region, late: Region, merged: Candidate
+    ) -> Refusal | None:
+        """A value that others need too, and that is the same for all of the late one's points."""
+        grid = frozenset(map(merged.root, measure(self.candidate(late)).grid))
+        for piece in early.pieces:
+            axes = frozenset(map(merged.root, piece.axes))
+            if piece.slot.key in merged.stored and not axes and grid:
+                times = elements(*(merged.extents[a] for a in grid))
+                return Refusal(f"would recompute `{piece.slot.name}` {times}×", times)
+        return None
 
     def _too_many_tensors(self, candidate: Candidate) -> Refusal | None:
         own = {p.slot.key for p in candidate.pieces}
@@ -406,7 +448,7 @@ class _Fusion:
         large = [k for k, n in read.items() if n >= self.limits.chunk_gain]
         for key in large:
             for other in self._readers(key)[:SIBLINGS]:
-                if other is region or not self._alive(region) or not self._alive(other):
+                if other is region or not self.alive(region) or not self.alive(other):
                     continue
                 if any(len(r.pieces) == 1 and r.pieces[0].tail for r in (region, other)):
                     early, late = sorted((region, other), key=lambda r: r.label)
@@ -420,10 +462,10 @@ class _Fusion:
         """Merge regions that read the same tensor over the same axes, so that it is read once."""
         for key in list(self.regions.readers):
             for early, late in pairwise(self._readers(key)):
-                if self._alive(early) and self._alive(late):
+                if self.alive(early) and self.alive(late):
                     self._side_by_side(early, late, chunked=False)
 
-    def _alive(self, region: Region) -> bool:
+    def alive(self, region: Region) -> bool:
         return self.regions.of.get(region.pieces[0].slot.key) is region
 
     def _side_by_side(self, early: Region, late: Region, *, chunked: bool) -> None:

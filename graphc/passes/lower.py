@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphc.errors import GraphcError, VerifyError
-from graphc.graph import STATES, Graph, Node, Value
+from graphc.graph import STATES, Graph, Node, Value, composite_of
 from graphc.kernel.terms import Apply, AxisIndex, Const, Contract, Load, Reduction, Scan, Term
 from graphc.op import OPS, Access
 from graphc.passes.pieces import Piece, Program, Slot, reach, work_of
@@ -28,6 +28,8 @@ __all__ = ["Lowered", "lower"]
 
 #: additions an element that a function of axes alone, or of scalars, may cost and still be written in place
 _CHEAP_WITHOUT_LOADS, _CHEAP_SCALAR = 8, 2
+#: the same for what reads one element of an argument or state, which is in memory in any case
+_CHEAP_OF_INPUT = 2
 #: branches of a concatenation that are still written in place
 _BRANCHES = 4
 
@@ -49,9 +51,12 @@ class _Inline:
     nodes: tuple[Node, ...] = ()
 
 
-def lower(graph: Graph) -> Lowered:
-    """The pieces of ``graph``, whose nodes are all resolved to ops that have a lowering rule."""
-    work = _Lowering(graph)
+def lower(graph: Graph, *, check_nan: bool = False) -> Lowered:
+    """The pieces of ``graph``, whose nodes are all resolved to ops that have a lowering rule.
+
+    With ``check_nan`` every piece that computes floats checks that it is no NaN.
+    """
+    work = _Lowering(graph, check_nan)
     for node in graph.nodes:
         work.node(node)
     outputs = tuple(work.stored(v) for v in graph.outputs)
@@ -72,8 +77,8 @@ def _needed(pieces: Sequence[Piece], wanted: set[Slot]) -> tuple[Piece, ...]:
 
 
 class _Lowering:
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, check_nan: bool) -> None:
+        self.graph, self._check_nan = graph, check_nan
         self.table = TermTable()
         self.slots: dict[str, Slot] = {}
         self.arguments: list[Slot] = []
@@ -82,6 +87,8 @@ class _Lowering:
         self._states: dict[int, Slot] = {}
         self._stored: dict[Value, Slot] = {}
         self._axes = 0
+        self._results = frozenset(graph.results)
+        self._new = {new: state for state, new in graph.updates}
         self._inputs = {value: n for n, value in enumerate(graph.inputs)}
         for value in graph.inputs:
             slot = self._slot(value, "argument")
@@ -93,9 +100,19 @@ class _Lowering:
     def _slot(self, value: Value, kind: str, name: str = "") -> Slot:
         key = f"s{len(self.slots)}"
         data = value.node.attrs["data"].array if kind == "constant" else None
-        slot = Slot(key, name or readable(value), value.type, kind, value.node, data)
+        slot = Slot(key, name or self._name(value), value.type, kind, value.node, data)
         self.slots[key] = slot
         return slot
+
+    def _name(self, value: Value) -> str:
+        """What it is called in kernels; a new value of a state as the state."""
+        state = self._new.get(value)
+        if state is not None and not value.name:
+            return f"new_{readable(state)}"
+        block = value.node.block
+        users = self.graph.uses.get(value, ())
+        inside = value not in self._results and all(n.block.startswith(block) for n, _ in users)
+        return readable(value, inside=inside)
 
     def slot_of_state(self, state: Value) -> Slot:
         """The slot of a parameter's or state's memory."""
@@ -173,6 +190,10 @@ class _Lowering:
         node: Node,
         nodes: tuple[Node, ...],
     ) -> None:
+        if self._check_nan and term.dtype.is_float:
+            same = self.table.apply("==", (term, term), bool_)
+            who = f"{node.op} '{slot.name}'" if slot.name != node.op else node.op
+            context.checks.append((same, f"{who} made a NaN"))
         unique = tuple(sorted(dict.fromkeys(nodes), key=lambda n: n.serial))
         self.pieces.append(
             Piece(
@@ -238,6 +259,8 @@ class _Lowering:
             return work_of(term) <= _CHEAP_SCALAR
         if len(loads) == 1 and _is_cast(term) and loads[0].dtype.itemsize <= term.dtype.itemsize:
             return True
+        if len(loads) == 1 and self.slots[loads[0].tensor].kind != "computed":
+            return work_of(term) <= _CHEAP_OF_INPUT
         return _branches(term) <= _BRANCHES
 
 
@@ -312,17 +335,37 @@ def _hints(rank: int) -> Sequence[str]:
     return _LETTERS[:rank] if rank <= len(_LETTERS) else [f"d{n}_" for n in range(rank)]
 
 
-def readable(value: Value) -> str:
-    """An identifier for a value: its name's last segment, its state's, or its op's.
+#: what an operator's result is called where nothing else names it
+_SPOKEN = {
+    "+": "sum",
+    "-": "difference",
+    "*": "product",
+    "/": "quotient",
+    "//": "quotient",
+    "%": "remainder",
+    "<": "less",
+    "<=": "at_most",
+    "==": "equal",
+    "!=": "unequal",
+}
 
-    ``net.0.weight`` -> ``weight``; equal layers so give equal kernels.
+
+def readable(value: Value, *, inside: bool = False) -> str:
+    """An identifier for a value: its name, its state's, its composite's, or (``inside`` it) its op's.
+
+    ``net.0.weight`` -> ``weight``; a derivative of what ``relu`` made -> ``d_relu``.
     """
-    state: Any = value.node.attrs.get("state")
-    name = value.name or getattr(state, "name", "") or value.node.op
+    node = value.node
+    state: Any = node.attrs.get("state")
+    given = value.name or getattr(state, "name", "")
+    if given:
+        return _identifier(given)
+    segment = composite_of(node.block)[1].rpartition("/")[2].partition("#")[0]
+    made = _identifier((not inside and segment) or _SPOKEN.get(node.op, node.op))
+    return f"d_{made}" if node.primal is not None else made
+
+
+def _identifier(name: str) -> str:
     last = [part for part in re.split(r"[./]", name) if part and not part.isdigit()]
-    cleaned = re.sub(r"\W|#", "_", last[-1] if last else "value").strip("_")
+    cleaned = re.sub(r"\W", "_", last[-1] if last else "value").strip("_")
     return cleaned if cleaned and not cleaned[0].isdigit() else "value"
-
-
-# what a scalar of the context may be without a dtype
-assert dtype_of(int) == int64

@@ -16,6 +16,9 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
+import numpy as np
+
+from graphc.kernel.scalar_ops import evaluate
 from graphc.kernel.terms import (
     Apply,
     AxisIndex,
@@ -102,6 +105,9 @@ class TermTable:
             return self._arithmetic(op, *args)
         if op == "and" and args[0] is args[1]:
             return args[0]
+        if args and all(isinstance(a, Const) for a in args):
+            numbers = [np.asarray(a.value, a.dtype.numpy) for a in args if isinstance(a, Const)]
+            return self.const(evaluate(op, *numbers).item(), dtype)
         return self._raw_apply(op, tuple(args), dtype)
 
     def _raw_apply(self, op: str, args: tuple[Term, ...], dtype: DType) -> Term:

@@ -1,0 +1,455 @@
+"""compile(): from values to one native call.
+
+::
+
+    step = compile([x, y], loss, optim.SGD(lr=0.1).minimize(loss))
+    step(images, labels)        # one call into native code: outputs come back, states have moved
+
+An ``Executable`` keeps one loaded program for each binding of the dims that specialize, the last few of them; dims
+with ``specialize=False`` are run-time sizes of one program.
+"""
+
+from __future__ import annotations
+
+import collections
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphc import tree
+from graphc.backend import Loaded, find_backend
+from graphc.bind import Parameter, bind_arguments, order_arguments
+from graphc.closing import bind_graph, close, depends_on_mode
+from graphc.errors import BackendError, BindError, GraphcError, ModeError
+from graphc.passes.explain import Explanation, explain
+from graphc.graph import SOURCES, STATES, Graph, Value, ancestors
+from graphc.ops.lifting import constant
+from graphc.passes.memory import MemoryPlan, plan_memory
+from graphc.passes.pipeline import Compiled, compile_graph
+from graphc.schedule import Schedule
+from graphc.state import StateCell
+from graphc.types import Dim, Size, TensorType, int64
+from graphc.updates import Updates, writes_parameters
+
+__all__ = ["Executable", "compile"]
+
+#: bindings of specializing dims whose programs are kept
+MAX_PROGRAMS = 16
+
+
+def compile(  # noqa: A001 - the verb that everybody expects
+    inputs: Sequence[Value | Dim] | Value | Dim,
+    outputs: Any = (),
+    updates: Mapping[Value, Any] | None = None,
+    *,
+    mode: str | None = None,
+    backend: str | None = None,
+    device: str | None = None,
+    donate: Sequence[Value] = (),
+    mesh: object = None,
+    shard: object = None,
+    check: str | None = None,
+    memory_budget: int | None = None,
+    target: object = None,
+    precision: str = "ieee",
+    tune: str | None = None,
+    tolerance: float | None = None,
+    unused: str = "error",
+    name: str | None = None,
+) -> Executable:
+    """The program that computes ``outputs`` from ``inputs`` and then writes ``updates``.
+
+    ``inputs`` are observed values, or dims (given as ints at the call); ``outputs`` any structure of values;
+    ``updates`` maps states to new values. Without ``mode`` it is "eval" without updates, "train" where an optimizer
+    made the updates or a parameter is written. ``check="nan"`` names the first node that makes a NaN.
+    ``memory_budget`` in bytes bounds the intermediate results. ``unused="ignore"`` allows inputs that nothing needs.
+
+    Raises BindError for inputs that are missing, given twice or not needed, ModeError where the mode must be said.
+
+    >>> import graphc as gc, numpy as np
+    >>> x = gc.observed("x", (3,))
+    >>> gc.compile([x], {"double": x * 2.0})(np.float32([1, 2, 3]))
+    {'double': array([2., 4., 6.], dtype=float32)}
+    """
+    _refuse(device=device, donate=donate, mesh=mesh, shard=shard, target=target)
+    _check_options(check, precision, tune, unused)
+    del tolerance  # permission to round differently, which no kernel makes use of yet
+    given = [inputs] if isinstance(inputs, Value | Dim) else list(inputs)
+    leaves, form = tree.flatten(outputs)
+    values = [_as_output(v) for v in leaves]
+    checked = updates if isinstance(updates, Updates) else Updates(updates or {})
+    arguments = [_as_input(v) for v in given]
+    chosen = _mode_of(mode, values, checked)
+    observed = tuple(v for v in arguments if isinstance(v, Value))
+    needed = close(values, checked, mode=chosen)
+    _check_inputs(arguments, needed, unused)
+    graph = Graph(observed, needed.outputs, needed.updates)
+    label = name or _name(values, checked)
+    return Executable(
+        graph,
+        tuple(arguments),
+        form,
+        name=label,
+        mode=chosen or "eval",
+        backend=backend,
+        check_nan=check == "nan",
+        memory_budget=memory_budget,
+    )
+
+
+# ---- what compile was given
+
+
+def _refuse(**options: object) -> None:
+    """Options whose parts this version does not have: an error, never a silent difference."""
+    for option, value in options.items():
+        if value is None or value == () or (option == "device" and value == "cpu"):
+            continue
+        raise BackendError(f"compile({option}={value!r}): this version has no such backend part")
+
+
+def _check_options(check: str | None, precision: str, tune: str | None, unused: str) -> None:
+    allowed: list[tuple[str, object, tuple[object, ...]]] = [
+        ("check", check, (None, "nan")),
+        ("precision", precision, ("ieee", "tf32")),
+        ("tune", tune, (None, "free")),
+        ("unused", unused, ("error", "ignore")),
+    ]
+    for option, value, choices in allowed:
+        if value not in choices:
+            listed = " or ".join(map(repr, choices))
+            raise BindError(f"compile({option}={value!r}): it is {listed}")
+
+
+def _as_output(value: object) -> Value:
+    if isinstance(value, Value):
+        return value
+    if isinstance(value, Size):
+        return constant(1, int64) * value
+    try:
+        return constant(value)
+    except GraphcError as error:
+        raise BindError(f"compile: an output is a Value or a number, not {value!r}") from error
+
+
+def _as_input(value: object) -> Value | Dim:
+    if isinstance(value, Dim):
+        return value
+    if not isinstance(value, Value):
+        raise BindError(f"compile: an input is an observed value or a Dim, not {value!r}")
+    if value.node.op in STATES:
+        raise BindError(f"{value!r} is a state: it is read and written in place, not an input")
+    if value.node.op not in SOURCES:
+        raise BindError(
+            f"{value!r} is computed, not observed; to give it at the call, "
+            "gc.substitute it by an observed value",
+            value.node.source,
+        )
+    if value.node.op != "observed":
+        raise BindError(f"{value!r} is no observed value", value.node.source)
+    return value
+
+
+def _mode_of(mode: str | None, values: Sequence[Value], updates: Updates) -> str | None:
+    if mode is not None:
+        if mode not in ("train", "eval"):
+            raise ModeError(f"mode is 'train' or 'eval', not {mode!r}")
+        return mode
+    if not updates:
+        return "eval"
+    if updates.trains or writes_parameters(updates):
+        return "train"
+    if depends_on_mode([*values, *updates.values()]):
+        raise ModeError(
+            "the program depends on the mode, and updates that write no parameter do not tell it: "
+            "say compile(..., mode='train') or mode='eval'"
+        )
+    return None
+
+
+def _check_inputs(arguments: Sequence[Value | Dim], graph: Graph, unused: str) -> None:
+    """Every observed value that the graph needs is given, each once, and all that is given is needed."""
+    given = [v for v in arguments if isinstance(v, Value)]
+    names = [v.name if isinstance(v, Value) else v.name for v in arguments]
+    for n, argument in enumerate(arguments):
+        if any(argument is other for other in arguments[:n]):
+            raise BindError(f"compile: {argument!r} is given twice as an input")
+    twice = next((n for n in names if names.count(n) > 1), None)
+    if twice is not None:
+        raise BindError(f"compile: two inputs are named {twice!r}; give them names of their own")
+    found = {id(v) for v in given}
+    missing = [v for v in graph.inputs if id(v) not in found]
+    if missing:
+        lines = "; ".join(f"{v!r}" for v in missing)
+        raise BindError(
+            f"compile: the outputs or updates need {lines}: add to the inputs",
+            missing[0].node.source,
+        )
+    needed = {id(v) for v in graph.inputs}
+    dims = {d for v in _types(graph) for e in v.shape if isinstance(e, Size) for d in e.dims}
+    idle = [v for v in given if id(v) not in needed and not _binds(v, dims, given)]
+    if idle and unused == "error":
+        raise BindError(
+            f"compile: {idle[0]!r} is not needed by any output or update; drop it from the inputs, "
+            "or say unused='ignore'",
+            idle[0].node.source,
+        )
+    bound = {d for v in given for e in v.shape if isinstance(e, Dim) for d in e.dims}
+    bound |= {d for d in arguments if isinstance(d, Dim)}
+    free = sorted((d for d in dims if d not in bound), key=lambda d: d.name)
+    if free:
+        raise BindError(f"compile: no input binds {free[0]}; add the Dim itself to the inputs")
+
+
+def _types(graph: Graph) -> list[TensorType]:
+    return [t for n in ancestors((*graph.inputs, *graph.results)) for t in n.types]
+
+
+def _binds(value: Value, dims: set[Dim], given: Sequence[Value]) -> bool:
+    """Whether a value that nothing computes with is needed for its shape."""
+    own = {e for e in value.shape if isinstance(e, Dim)} & dims
+    others = {e for v in given if v is not value for e in v.shape if isinstance(e, Dim)}
+    return bool(own - others)
+
+
+def _name(values: Sequence[Value], updates: Mapping[Value, Any]) -> str:
+    named = next((v.name for v in values if v.name and v.name.isidentifier()), None)
+    return named or ("step" if updates else "program")
+
+
+# ---- the executable
+
+
+@dataclass(frozen=True)
+class _Program:
+    """What one binding of the specializing dims was compiled to."""
+
+    compiled: Compiled
+    loaded: Loaded
+    memory: MemoryPlan | None
+
+
+class Executable:
+    """A compiled program; call it with arrays by position or by name.
+
+    ``graph`` is the closed graph, ``states`` the cells that it reads or writes. ``schedule``, ``memory``,
+    ``source`` and the like speak of the binding used last; where sizes specialize there is none before the first call.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        arguments: tuple[Value | Dim, ...],
+        form: tree.Structure,
+        *,
+        name: str,
+        mode: str,
+        backend: str | None,
+        check_nan: bool = False,
+        memory_budget: int | None = None,
+    ) -> None:
+        self.graph = graph
+        self.name, self.mode = name, mode
+        self.states: tuple[StateCell, ...] = tuple(v.node.attrs["state"] for v in graph.states)
+        self._arguments = arguments
+        self._parameters = tuple(_parameter(v) for v in arguments)
+        self._backend = find_backend(backend)
+        self._check_nan, self._memory_budget = check_nan, memory_budget
+        self._programs: collections.OrderedDict[tuple[int, ...], _Program] = (
+            collections.OrderedDict()
+        )
+        self._lock = threading.RLock()
+        self._form = form
+        self._restore = _restorer(form)
+        self._current: _Program | None = None
+        self._call: Callable[..., Any] = self._slow
+        dims = {d for v in arguments if isinstance(v, Value) for e in v.shape for d in _dims(e)}
+        dims |= {d for v in arguments if isinstance(v, Dim) for d in v.dims}
+        self._specialized = tuple(
+            sorted((d for d in dims if d.specialize), key=lambda d: d.name)
+        )
+        if not self._specialized:
+            self._use(self._program({}))
+
+    def __call__(self, *args: Any, out: Any = None, **by_name: Any) -> Any:
+        """Run. ``out`` is a structure like the outputs, of arrays that the results are written to."""
+        if out is not None:
+            return self._into(out, args, by_name)
+        result = self._call(*args, **by_name)
+        return result if self._restore is None else self._restore(result)
+
+    def __repr__(self) -> str:
+        given = ", ".join(str(p.name) for p in self._parameters)
+        return f"<executable {self.name}({given}), {self.mode}, {self._backend.name}>"
+
+    # -- calls that are not exactly what the current program expects
+    def _slow(self, *args: Any, **by_name: Any) -> Any:
+        """Convert the arguments, or say what is wrong; find or make the program of their sizes."""
+        arrays, sizes = self._bind(args, by_name)
+        with self._lock:
+            program = self._program(sizes)
+            self._use(program)
+        program.loaded.rebind({d.name: n for d, n in sizes.items() if not d.specialize})
+        return program.loaded.call(*arrays)
+
+    def _bind(
+        self, args: Sequence[Any], by_name: Mapping[str, Any]
+    ) -> tuple[list[NDArray[Any]], dict[Dim, int]]:
+        """Arrays for the values, and the sizes of all dims."""
+        ordered = order_arguments(self._parameters, args, by_name, who=self.name)
+        sizes: dict[Dim, int] = {}
+        arrays: list[Any] = []
+        parameters: list[Parameter] = []
+        pairs = zip(self._arguments, self._parameters, ordered, strict=True)
+        for argument, parameter, value in pairs:
+            if isinstance(argument, Dim):
+                sizes[argument] = _size(argument, value, self.name)
+            else:
+                arrays.append(value)
+                parameters.append(parameter)
+        dense, bound = bind_arguments(parameters, arrays, who=self.name)
+        for dim, size in bound.items():
+            if sizes.setdefault(dim, size) != size:
+                raise BindError(f"{self.name}: {dim} is {sizes[dim]}, but an array has {size}")
+        return dense, sizes
+
+    def _into(self, out: Any, args: Sequence[Any], by_name: Mapping[str, Any]) -> Any:
+        targets = tree.matching_leaves(out, self._form, "out")
+        arrays, sizes = self._bind(args, by_name)
+        with self._lock:
+            program = self._program(sizes)
+            self._use(program)
+        program.loaded.call_into(arrays, targets)
+        return out
+
+    # -- programs
+    def _use(self, program: _Program) -> None:
+        self._current = program
+        only_values = all(isinstance(a, Value) for a in self._arguments)
+        self._call = program.loaded.call if only_values else self._slow
+
+    def _program(self, sizes: Mapping[Dim, int]) -> _Program:
+        key = tuple(sizes[d] for d in self._specialized)
+        found = self._programs.get(key)
+        if found is not None:
+            self._programs.move_to_end(key)
+            return found
+        fixed = dict(zip(self._specialized, key, strict=True))
+        made = self._programs[key] = self._compiled(fixed)
+        while len(self._programs) > MAX_PROGRAMS:
+            self._programs.popitem(last=False)
+        return made
+
+    def _compiled(self, fixed: Mapping[Dim, int]) -> _Program:
+        graph, _ = bind_graph(self.graph, fixed)
+        compiled = compile_graph(
+            graph, self.name, check_nan=self._check_nan, rewrite=self._backend.refine
+        )
+        scheduled = compiled.scheduled
+        memory = None if scheduled.schedule.sizes else plan_memory(scheduled.schedule)
+        budget = self._memory_budget
+        if budget is not None and memory is not None and memory.peak > budget:
+            raise BackendError(
+                f"{self.name} needs {memory.peak:,} bytes for intermediate results, "
+                f"the budget is {budget:,}"
+            )
+        loaded = self._backend.compile(
+            scheduled.schedule,
+            states={name: cell.buffer for name, cell in scheduled.cells.items()},
+            constants=dict(scheduled.constants),
+            plan=lambda run_time: plan_memory(scheduled.schedule, run_time).offsets,
+            slow=self._slow,
+        )
+        return _Program(compiled, loaded, memory)
+
+    # -- looking
+    def _latest(self) -> _Program:
+        if self._current is None:
+            dims = ", ".join(map(str, self._specialized))
+            raise BindError(f"{self.name} is compiled for each {dims}: call it once first")
+        return self._current
+
+    @property
+    def schedule(self) -> Schedule:
+        """What runs in which order."""
+        return self._latest().compiled.scheduled.schedule
+
+    @property
+    def memory(self) -> MemoryPlan:
+        """Where intermediate results lie, and their peak in bytes."""
+        plan = self._latest().memory
+        if plan is None:
+            raise BindError(f"{self.name} plans memory for each size at run time")
+        return plan
+
+    @property
+    def compiled(self) -> Compiled:
+        """What every level made of the graph."""
+        return self._latest().compiled
+
+    def explain(self) -> Explanation:
+        """What was fused into what, and for each edge that was not, why, with a number."""
+        latest = self._latest()
+        return explain(latest.compiled, latest.memory)
+
+    def source(self, kernel: str) -> str:
+        """The text that a kernel was compiled from."""
+        return self._latest().loaded.source(kernel)
+
+    def asm(self, kernel: str, kind: str = "asm") -> str:
+        """A kernel's machine code (``kind="asm"``) or the text it came from (``kind="ir"``)."""
+        if kind not in ("asm", "ir"):
+            raise BindError(f"asm(kind={kind!r}): it is 'asm' or 'ir'")
+        loaded = self._latest().loaded
+        return loaded.assembly(kernel) if kind == "asm" else loaded.source(kernel)
+
+    def resources(self, kernel: str) -> dict[str, int]:
+        """Bytes read and written and operations of a kernel's launches in one call."""
+        entries = [e for e in self.explain().kernels if e.name == kernel]
+        if not entries:
+            raise BindError(f"{self.name} has no kernel {kernel!r}")
+        return {
+            "launches": len(entries),
+            "bytes_read": sum(e.bytes_read for e in entries),
+            "bytes_written": sum(e.bytes_written for e in entries),
+            "flops": sum(e.flops for e in entries),
+        }
+
+
+def _parameter(argument: Value | Dim) -> Parameter:
+    if isinstance(argument, Dim):
+        return Parameter(argument.name, TensorType(int64, ()))
+    return Parameter(str(argument.name), argument.type, argument.node.source)
+
+
+def _dims(extent: object) -> tuple[Dim, ...]:
+    return extent.dims if isinstance(extent, Size) else ()
+
+
+def _size(dim: Dim, value: Any, who: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise BindError(f"{who}: {dim} is a size: give an int, not {value!r}")
+    size = int(value)
+    if size < dim.min or (dim.max is not None and size > dim.max) or size % dim.multiple_of:
+        raise BindError(f"{who}: {dim} = {size} is outside of what the Dim allows")
+    return size
+
+
+def _restorer(form: tree.Structure) -> Callable[[Any], Any] | None:
+    """What makes the outputs' structure of the program's result; None where that is it already."""
+    if form.kind is None:
+        return None
+    flat = all(child.kind is None for child in form.children)
+    if form.count >= 2 and flat and form.kind is tuple:
+        return None
+    if form.count >= 2 and flat and form.kind is list:
+        return list
+    if form.count == 0:
+        return lambda result: form.build([])
+    if form.count == 1:
+        return lambda result: form.build([result])
+    return form.build

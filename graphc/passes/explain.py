@@ -1,0 +1,159 @@
+"""What was fused, and for each edge that was not, why, with the number that decided.
+
+>>> import graphc as gc
+>>> x = gc.observed("x", (64, 100))
+>>> print(gc.compile([x], x - x.mean()).explain())  # doctest: +ELLIPSIS
+program: 2 kernels...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from graphc.passes.compose import KernelCall
+from graphc.passes.memory import MemoryPlan
+from graphc.passes.numbers import Refusal
+from graphc.passes.pieces import Slot, elements
+from graphc.passes.pipeline import Compiled
+from graphc.schedule import Launch, walk
+from graphc.types import SourceLoc
+
+__all__ = ["Edge", "Explanation", "KernelEntry", "explain"]
+
+
+@dataclass(frozen=True)
+class KernelEntry:
+    """One launch. ``values`` are all it computes, ``stored`` those that leave it; bytes and operations are estimates.
+
+    ``grid`` are the axes whose points are independent, ``passes`` how often it goes over the others.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    stored: tuple[str, ...]
+    blocks: tuple[str, ...]
+    sources: tuple[SourceLoc, ...]
+    grid: tuple[str, ...]
+    parallelism: int
+    passes: int
+    held: int
+    flops: int
+    bytes_read: int
+    bytes_written: int
+
+    def __str__(self) -> str:
+        traffic = f"{_size(self.bytes_read)} in, {_size(self.bytes_written)} out"
+        lines = ", ".join(dict.fromkeys(f"{s.file}:{s.line}" for s in self.sources))
+        passes = "1 pass" if self.passes == 1 else f"{self.passes} passes"
+        return (
+            f"{self.name}: {len(self.values)} values -> {', '.join(self.stored)}; "
+            f"{self.parallelism} points in parallel, {passes}; {traffic}, "
+            f"{_count(self.flops)} operations; {lines}"
+        )
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A value that goes through memory from one kernel to another, and why."""
+
+    value: str
+    producer: str
+    consumer: str
+    bytes: int
+    refusal: Refusal
+
+    def __str__(self) -> str:
+        return (
+            f"{self.value} goes through memory ({_size(self.bytes)}) "
+            f"from {self.producer} to {self.consumer}: {self.refusal}"
+        )
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What ``Executable.explain()`` answers; its text is for people."""
+
+    name: str
+    kernels: tuple[KernelEntry, ...]
+    edges: tuple[Edge, ...]
+    peak: int | None = None
+    peak_by_source: Mapping[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        count = len({e.name for e in self.kernels})
+        lines = [f"{self.name}: {len(self.kernels)} kernels, {count} of them distinct"]
+        lines += [f"  {entry}" for entry in self.kernels]
+        if self.edges:
+            lines.append("not fused:")
+            lines += [f"  {edge}" for edge in self.edges]
+        if self.peak is not None:
+            lines.append(f"intermediate results: {_size(self.peak)} at the peak")
+            lines += [f"  {_size(n)} from {where}" for where, n in self.peak_by_source.items()]
+        return "\n".join(lines)
+
+
+def explain(compiled: Compiled, memory: MemoryPlan | None = None) -> Explanation:
+    """The explanation of a compiled program."""
+    schedule = compiled.scheduled.schedule
+    launches = [s for s in walk(schedule.body) if isinstance(s, Launch)]
+    pairs = list(zip(launches, compiled.calls, strict=True))
+    kernels = tuple(_entry(compiled, launch, call) for launch, call in pairs)
+    peak = None if memory is None else memory.peak
+    by_source = {} if memory is None else memory.by_source(schedule)
+    return Explanation(schedule.name, kernels, _edges(compiled, pairs), peak, by_source)
+
+
+def _entry(compiled: Compiled, launch: Launch, call: KernelCall) -> KernelEntry:
+    numbers = compiled.fused.numbers[call.region]
+    pieces = call.region.pieces
+    flops = launch.flops
+    return KernelEntry(
+        launch.kernel,
+        tuple(p.slot.name for p in pieces),
+        tuple(s.name for s in call.outputs),
+        tuple(dict.fromkeys(p.block for p in pieces if p.block)),
+        call.kernel.sources,
+        call.kernel.parallel,
+        numbers.parallelism,
+        numbers.passes,
+        numbers.held,
+        elements(flops),
+        sum(_nbytes(s) for s in call.inputs),
+        sum(_nbytes(s) for s in call.outputs),
+    )
+
+
+def _edges(compiled: Compiled, pairs: list[tuple[Launch, KernelCall]]) -> tuple[Edge, ...]:
+    kernel_of = {p.slot.key: launch.kernel for launch, call in pairs for p in call.region.pieces}
+    regions = compiled.fused.regions
+    edges: dict[tuple[str, str, str], Edge] = {}
+    for (key, reader), why in compiled.fused.refusals.items():
+        consumer, producer = kernel_of.get(reader), kernel_of.get(key)
+        piece = regions.piece.get(key)
+        if consumer is None or producer is None or piece is None:
+            continue
+        if regions.of[key] is regions.of[reader]:
+            continue
+        name = piece.slot.name
+        edge = Edge(name, producer, consumer, _nbytes(piece.slot), why)
+        edges.setdefault((key, producer, consumer), edge)
+    return tuple(edges.values())
+
+
+def _nbytes(slot: Slot) -> int:
+    return slot.type.dtype.itemsize * elements(*slot.type.shape)
+
+
+def _size(n: int) -> str:
+    for unit, scale in (("GB", 30), ("MB", 20), ("KB", 10)):
+        if n >= 1 << scale:
+            return f"{n / (1 << scale):.1f} {unit}"
+    return f"{n} B"
+
+
+def _count(n: int) -> str:
+    for unit, scale in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if n >= scale:
+            return f"{n / scale:.1f}{unit}"
+    return str(n)

@@ -1,0 +1,242 @@
+"""Lifetimes -> offsets in one arena.
+
+::
+
+    group 0   a ----            a at 0
+    group 1   a ---- b ----     b behind a
+    group 2          b ---- c   c where a was
+
+Groups are what stands between barriers. A buffer lives from the group that first touches it to the
+last, over a whole loop where the loop carries it, and takes the best fitting gap. What a kernel
+computes may lie where the kernel's input lies, if that is not needed any more and each point is
+read before it is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from graphc.passes.schedule import may_share
+from graphc.schedule import (
+    Barrier,
+    Body,
+    Buffer,
+    Commit,
+    Copy,
+    If,
+    Launch,
+    Loop,
+    Schedule,
+    While,
+    bind_sizes,
+    reads_and_writes,
+)
+
+__all__ = ["MemoryPlan", "plan_memory"]
+
+ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """``offsets`` in bytes by buffer name; ``peak`` is the arena's size.
+
+    ``lives`` maps a buffer to its first and last group, ``at_peak`` the buffers alive in the fullest
+    group to their bytes.
+    """
+
+    offsets: Mapping[str, int]
+    peak: int
+    lives: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    at_peak: Mapping[str, int] = field(default_factory=dict)
+
+    def by_source(self, schedule: Schedule) -> dict[str, int]:
+        """Bytes alive at the peak by the user's line that made them."""
+        lines: dict[str, int] = {}
+        for statement in _flat(schedule.body):
+            if isinstance(statement, Launch):
+                for name in statement.outputs:
+                    if name in self.at_peak:
+                        line = str(statement.source or "?")
+                        lines[line] = lines.get(line, 0) + self.at_peak[name]
+        return dict(sorted(lines.items(), key=lambda item: -item[1]))
+
+
+def plan_memory(schedule: Schedule, sizes: Mapping[str, int] | None = None) -> MemoryPlan:
+    """Offsets for the arena buffers of a schedule; ``sizes`` by dim name where it has run-time ones."""
+    bound = bind_sizes(schedule, sizes) if sizes else schedule
+    lives = _Lives(bound)
+    nbytes = {b.name: _padded(b) for b in bound.of_kind("arena")}
+    shared = _shared(bound, lives, nbytes)
+    owners = [n for n in nbytes if n in lives.span and n not in shared]
+    span = dict(lives.span)
+    for name, owner in shared.items():
+        first, last = span[owner]
+        span[owner] = (min(first, lives.span[name][0]), max(last, lives.span[name][1]))
+    offsets = _placed(owners, span, nbytes)
+    for name, owner in shared.items():
+        offsets[name] = offsets[owner]
+    for name in nbytes:
+        offsets.setdefault(name, 0)
+    peak = max((offsets[n] + nbytes[n] for n in nbytes), default=0)
+    return MemoryPlan(offsets, peak, lives.span, _at_peak(owners, span, nbytes))
+
+
+def _padded(buffer: Buffer) -> int:
+    nbytes = buffer.type.nbytes
+    if not isinstance(nbytes, int):
+        raise ValueError(f"buffer {buffer.name!r}: {buffer.type} has unbound sizes")
+    return -(-max(nbytes, 1) // ALIGNMENT) * ALIGNMENT
+
+
+# ---- lifetimes
+
+
+class _Lives:
+    """The first and last group that touches each buffer, and who reads and writes it."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.group = 0
+        self.span: dict[str, tuple[int, int]] = {}
+        self.launches: list[tuple[int, Launch]] = []
+        self._arena = {b.name for b in schedule.of_kind("arena")}
+        self._body(schedule.body)
+
+    def _body(self, body: Body) -> None:
+        for statement in body:
+            match statement:
+                case Launch() | Copy():
+                    reads, writes = reads_and_writes(statement)
+                    self._touch((*reads, *writes))
+                    if isinstance(statement, Launch):
+                        self.launches.append((self.group, statement))
+                case Barrier() | Commit():
+                    self.group += 1
+                case Loop() | While():
+                    self._loop(statement.body)
+                case If():
+                    self.group += 1
+                    self._body(statement.then)
+                    self.group += 1
+                    self._body(statement.otherwise)
+                    self.group += 1
+
+    def _touch(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name in self._arena:
+                first, _ = self.span.get(name, (self.group, 0))
+                self.span[name] = (first, self.group)
+
+    def _loop(self, body: Body) -> None:
+        """What a loop's body reads before it writes it, or what is older, lives through the loop."""
+        self.group += 1
+        start = self.group
+        known = set(self.span)
+        written: set[str] = set()
+        carried: set[str] = set()
+        for statement in _flat(body):
+            reads, writes = reads_and_writes(statement)
+            carried.update(r for r in reads if r in self._arena and r not in written)
+            carried.update(n for n in (*reads, *writes) if n in known)
+            written.update(writes)
+        self._body(body)
+        self.group += 1
+        for name in carried:
+            first, last = self.span.get(name, (start, self.group))
+            self.span[name] = (min(first, start), max(last, self.group))
+
+
+def _flat(body: Body) -> Iterable[Launch | Copy | Loop | While | If | Barrier | Commit]:
+    for statement in body:
+        yield statement
+        if isinstance(statement, Loop | While):
+            yield from _flat(statement.body)
+        elif isinstance(statement, If):
+            yield from _flat(statement.then)
+            yield from _flat(statement.otherwise)
+
+
+# ---- sharing and placing
+
+
+def _shared(schedule: Schedule, lives: _Lives, nbytes: Mapping[str, int]) -> dict[str, str]:
+    """Outputs that may lie where an input of their kernel lies: output -> the buffer that owns it."""
+    users: dict[tuple[int, str], int] = {}
+    for group, launch in lives.launches:
+        for name in dict.fromkeys((*launch.inputs, *launch.outputs)):
+            users[group, name] = users.get((group, name), 0) + 1
+    owner: dict[str, str] = {}
+    given: set[str] = set()
+    for group, launch in lives.launches:
+        kernel = schedule.kernel[launch.kernel]
+        for target, out in zip(kernel.outputs, launch.outputs, strict=True):
+            if out not in nbytes or lives.span[out][0] != group or out in owner:
+                continue
+            for source, into in zip(kernel.inputs, launch.inputs, strict=True):
+                free = into in nbytes and lives.span[into][1] == group and into not in given
+                alone = users.get((group, into)) == 1 and launch.inputs.count(into) == 1
+                if free and alone and nbytes[into] == nbytes[out]:
+                    if may_share(kernel, source.name, target.name):
+                        owner[out] = owner.get(into, into)
+                        given.add(into)
+                        break
+    return owner
+
+
+def _placed(
+    names: list[str], span: Mapping[str, tuple[int, int]], nbytes: Mapping[str, int]
+) -> dict[str, int]:
+    """Best fit in order of time: of the gaps that are large enough the smallest."""
+    order = sorted(names, key=lambda n: (span[n][0], -nbytes[n], n))
+    ends: list[tuple[int, str]] = sorted((span[n][1], n) for n in names)
+    gaps: list[tuple[int, int]] = []  # (start, size), sorted, never adjacent
+    offsets: dict[str, int] = {}
+    top, done = 0, 0
+    for name in order:
+        while done < len(ends) and ends[done][0] < span[name][0]:
+            freed = ends[done][1]
+            gaps = _with_gap(gaps, offsets[freed], nbytes[freed])
+            done += 1
+        need = nbytes[name]
+        fitting = [(size, start) for start, size in gaps if size >= need]
+        if fitting:
+            size, start = min(fitting)
+            gaps.remove((start, size))
+            if size > need:
+                gaps = _with_gap(gaps, start + need, size - need)
+        elif gaps and sum(gaps[-1]) == top:  # the last gap grows
+            start = gaps.pop()[0]
+            top = start + need
+        else:
+            start, top = top, top + need
+        offsets[name] = start
+    return offsets
+
+
+def _with_gap(gaps: list[tuple[int, int]], start: int, size: int) -> list[tuple[int, int]]:
+    """``gaps`` with one more, joined with its neighbours."""
+    merged: list[tuple[int, int]] = []
+    for first, length in sorted([*gaps, (start, size)]):
+        if merged and sum(merged[-1]) == first:
+            merged[-1] = (merged[-1][0], merged[-1][1] + length)
+        else:
+            merged.append((first, length))
+    return merged
+
+
+def _at_peak(
+    names: list[str], span: Mapping[str, tuple[int, int]], nbytes: Mapping[str, int]
+) -> dict[str, int]:
+    """The buffers alive in the group where most bytes are."""
+    change: dict[int, int] = {}
+    for name in names:
+        first, last = span[name]
+        change[first] = change.get(first, 0) + nbytes[name]
+        change[last + 1] = change.get(last + 1, 0) - nbytes[name]
+    total, most, when = 0, -1, 0
+    for group in sorted(change):
+        total += change[group]
+        if total > most:
+            most, when = total, group
+    return {n: nbytes[n] for n in names if span[n][0] <= when <= span[n][1]}

@@ -1,0 +1,97 @@
+"""The visible list: every pass from a closed graph to a schedule, in order.
+
+::
+
+    graph  -> canonicalize, fold, simplify, share            GRAPH_PASSES
+           -> lower -> fuse -> compose                       one kernel a region
+           -> refine                                         copies that the backend reads better
+           -> schedule                                       buffers, order, commit
+           -> plan memory                                    offsets (again for every run-time size)
+
+Each pass is a pure function. With ``GRAPHC_VERIFY=1`` what it made is verified; with ``GRAPHC_DUMP=dir`` the text of
+every level is written there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from graphc.graph import Graph
+from graphc.kernel.text import print_kernel
+from graphc.kernel.verify import verify as verify_kernel
+from graphc.passes.canonicalize import canonicalize
+from graphc.passes.compose import KernelCall, compose
+from graphc.passes.fold import fold_constants
+from graphc.passes.fuse import Fused, fuse
+from graphc.passes.lower import lower
+from graphc.passes.pieces import Program
+from graphc.passes.refine import Refine, refine
+from graphc.passes.regions import Regions
+from graphc.passes.schedule import Scheduled, make_schedule
+from graphc.passes.share import share
+from graphc.passes.simplify import simplify
+from graphc.verify import verify as verify_graph
+
+__all__ = ["GRAPH_PASSES", "Compiled", "compile_graph", "optimize"]
+
+GraphPass = Callable[[Graph], Graph]
+
+#: graph -> graph, in order; each must leave the graph's results as they are
+GRAPH_PASSES: tuple[tuple[str, GraphPass], ...] = (
+    ("canonicalize", canonicalize),
+    ("fold constants", fold_constants),
+    ("simplify", simplify),
+    ("share", share),
+)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What every level made of a graph; ``calls`` are its kernels in order of their launches."""
+
+    graph: Graph
+    program: Program
+    fused: Fused
+    calls: tuple[KernelCall, ...]
+    scheduled: Scheduled
+
+
+def optimize(graph: Graph, passes: Sequence[tuple[str, GraphPass]] = GRAPH_PASSES) -> Graph:
+    """``graph`` after the graph passes."""
+    for name, rewrite in passes:
+        graph = rewrite(graph)
+        if _verifying():
+            verify_graph(graph)
+        _dump(f"graph.{name.replace(' ', '_')}.txt", graph.text)
+    return graph
+
+
+def compile_graph(
+    graph: Graph, name: str, *, check_nan: bool = False, rewrite: Refine = lambda kernel: (kernel,)
+) -> Compiled:
+    """A closed graph -> its schedule, with the arena not planned yet; ``rewrite`` is the backend's part of it."""
+    graph = optimize(graph)
+    lowered = lower(graph, check_nan=check_nan)
+    fused = fuse(Regions(lowered.program), lowered.table)
+    calls = refine((compose(fused, region) for region in fused.regions), rewrite)
+    if _verifying():
+        for call in calls:
+            verify_kernel(call.kernel)
+    _dump("kernels.txt", lambda: "\n".join(print_kernel(c.kernel) for c in calls))
+    scheduled = make_schedule(lowered.program, calls, name)
+    return Compiled(graph, lowered.program, fused, scheduled.calls, scheduled)
+
+
+def _verifying() -> bool:
+    return os.environ.get("GRAPHC_VERIFY", "") not in ("", "0")
+
+
+def _dump(name: str, text: Callable[[], str]) -> None:
+    directory = os.environ.get("GRAPHC_DUMP")
+    if directory:
+        path = Path(directory)
+        path.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text(text(), encoding="utf-8")

@@ -1,0 +1,397 @@
+"""Kernels -> Schedule: which buffer holds what, and what runs after what.
+
+::
+
+    fallible kernels and what they need | commit | everything else, states in place
+
+Kernels at one distance from the start, after all that they depend on, stand between the same two
+barriers and may run at once. A state is written in place by the kernel that computes its new value
+where every other reader of the old value can run before, and that kernel reads it at the index it
+writes; else the value goes to the arena and is copied at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphc.kernel.terms import Kernel, Load, Store, Term
+from graphc.passes.compose import KernelCall
+from graphc.passes.pieces import Piece, Program, Slot
+from graphc.schedule import (
+    Barrier,
+    Buffer,
+    CheckInfo,
+    Commit,
+    Copy,
+    Launch,
+    Schedule,
+    Statement,
+)
+from graphc.types import Dim, Extent, Size, SourceLoc
+
+__all__ = ["Scheduled", "make_schedule", "may_share"]
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """A schedule whose memory is not planned, and what its buffers stand for.
+
+    ``cells`` are the state cells by buffer name, ``calls`` the kernel calls of launches in order.
+    """
+
+    schedule: Schedule
+    cells: Mapping[str, Any]
+    constants: Mapping[str, NDArray[np.generic]]
+    calls: tuple[KernelCall, ...]
+    buffers: Mapping[str, str] = field(default_factory=dict)  # by slot key
+
+
+def make_schedule(program: Program, calls: Sequence[KernelCall], name: str) -> Scheduled:
+    """The schedule of a program's kernel calls, which come in a topological order."""
+    flow = _Flow(program, calls)
+    memory = _Buffers(program, flow)
+    body, ordered, checks, kernels = _body(flow, memory)
+    extents = [e for b in memory.buffers for e in b.type.shape]
+    dims = {d.name: d for e in extents if isinstance(e, Size) for d in e.dims}
+    dims |= {d.name: d for call in calls for d in call.sizes}
+    schedule = Schedule(
+        name,
+        tuple(memory.buffers),
+        tuple(kernels),
+        tuple(body),
+        tuple(checks),
+        tuple(dims[n] for n in sorted(dims)),
+    )
+    return Scheduled(schedule, memory.cells, memory.constants, tuple(ordered), memory.names)
+
+
+# ---- what depends on what
+
+
+class _Flow:
+    """Edges between kernel calls: a reader runs after the writer, and before an in-place one."""
+
+    def __init__(self, program: Program, calls: Sequence[KernelCall]) -> None:
+        self.calls = calls
+        self.writer = {slot.key: n for n, call in enumerate(calls) for slot in call.outputs}
+        self.readers: dict[str, list[int]] = {}
+        self.after: list[set[int]] = [set() for _ in calls]
+        self.before: list[set[int]] = [set() for _ in calls]
+        for n, call in enumerate(calls):
+            for slot in call.inputs:
+                self.readers.setdefault(slot.key, []).append(n)
+                if slot.key in self.writer:
+                    self.edge(self.writer[slot.key], n)
+        self.fallible = {n for n, call in enumerate(calls) if call.kernel.checks}
+        self.in_place = {new.key: state for state, new in self._in_place(program)}
+
+    def edge(self, early: int, late: int) -> None:
+        self.after[early].add(late)
+        self.before[late].add(early)
+
+    def _in_place(self, program: Program) -> Iterable[tuple[Slot, Slot]]:
+        taken: set[str] = {slot.key for slot in program.outputs}
+        for state, new in program.updates:
+            if new.key in taken:
+                continue
+            writer = self.writer[new.key]
+            others = [n for n in self.readers.get(state.key, ()) if n != writer]
+            call = self.calls[writer]
+            later = self._descendants(writer)
+            if (later | {writer}) & self.fallible or later.intersection(others):
+                continue
+            if state in call.inputs and not _may_share(call, state, new):
+                continue
+            taken.add(new.key)
+            for reader in others:
+                self.edge(reader, writer)
+            yield state, new
+
+    def _descendants(self, n: int) -> set[int]:
+        found: set[int] = set()
+        stack = [n]
+        while stack:
+            for later in self.after[stack.pop()]:
+                if later not in found:
+                    found.add(later)
+                    stack.append(later)
+        return found
+
+    def needed_first(self) -> set[int]:
+        """The fallible calls and all that they depend on."""
+        found: set[int] = set()
+        stack = list(self.fallible)
+        while stack:
+            n = stack.pop()
+            if n not in found:
+                found.add(n)
+                stack.extend(self.before[n])
+        return found
+
+    def levels(self, members: set[int]) -> list[list[int]]:
+        """``members`` by distance from the start, each after its predecessors among them."""
+        level: dict[int, int] = {}
+        waiting = {n: len(self.before[n] & members) for n in members}
+        ready = sorted(n for n, count in waiting.items() if not count)
+        while ready:
+            following = []
+            for n in ready:
+                done = [level[p] for p in self.before[n] if p in members]
+                level[n] = 1 + max(done, default=-1)
+                for later in self.after[n]:
+                    if later in waiting:
+                        waiting[later] -= 1
+                        if not waiting[later]:
+                            following.append(later)
+            ready = following
+        groups: list[list[int]] = [[] for _ in range(1 + max(level.values(), default=-1))]
+        for n in sorted(level):
+            groups[level[n]].append(n)
+        return groups
+
+
+def may_share(kernel: Kernel, source: str, target: str) -> bool:
+    """Whether ``target`` may lie where ``source`` lies: every load of it has the store's index."""
+    stores = [s for s in kernel.stores if s.tensor == target]
+    loads = [t for t in kernel.terms if isinstance(t, Load) and t.tensor == source]
+    if len(stores) != 1 or kernel.tensors[source].type != kernel.tensors[target].type:
+        return False
+    if any(set(s.index) != set(stores[0].index) for s in _stores_before(kernel, stores[0], loads)):
+        return False
+    return all(load.index == stores[0].index for load in loads) and not _is_reduced(kernel, loads)
+
+
+def _stores_before(kernel: Kernel, store: Store, loads: Sequence[Load]) -> list[Store]:
+    """Other stores whose value needs the source: they may run over it after ``store`` wrote."""
+    wanted = set(loads)
+    return [s for s in kernel.stores if s is not store and wanted & _reached(s.operands)]
+
+
+def _is_reduced(kernel: Kernel, loads: Sequence[Load]) -> bool:
+    """Whether a reduction reads one of ``loads``: it would meet what other points wrote."""
+    bound = kernel.bound_axes
+    return any(bound & load.axes for load in loads)
+
+
+def _reached(roots: Iterable[Term]) -> set[Term]:
+    found: set[Term] = set()
+    stack = list(roots)
+    while stack:
+        term = stack.pop()
+        if term not in found:
+            found.add(term)
+            stack.extend(term.operands)
+    return found
+
+
+def _may_share(call: KernelCall, state: Slot, new: Slot) -> bool:
+    source = call.kernel.inputs[call.inputs.index(state)].name
+    target = call.kernel.outputs[call.outputs.index(new)].name
+    return may_share(call.kernel, source, target)
+
+
+# ---- buffers
+
+
+class _Buffers:
+    """A buffer for every slot that a kernel reads or writes, and what is copied at the end."""
+
+    def __init__(self, program: Program, flow: _Flow) -> None:
+        self.buffers: list[Buffer] = []
+        self.names: dict[str, str] = {}
+        self.cells: dict[str, Any] = {}
+        self.constants: dict[str, NDArray[np.generic]] = {}
+        self.copies: list[Copy] = []
+        self._taken: set[str] = set()
+        self._flow = flow
+        for slot in program.arguments:
+            self.names[slot.key] = self._add(slot.name, "argument", slot)
+        self._outputs(program)
+        for state, _ in program.updates:
+            self._state(state)
+        for key, state in flow.in_place.items():
+            self.names[key] = self.names[state.key]
+        for call in flow.calls:
+            for slot in (*call.inputs, *call.outputs):
+                self._any(slot)
+        self._copies(program)
+
+    def _add(self, name: str, kind: str, slot: Slot) -> str:
+        unique, n = name, 1
+        while unique in self._taken:
+            n += 1
+            unique = f"{name}_{n}"
+        self._taken.add(unique)
+        self.buffers.append(Buffer(unique, kind, slot.type))
+        return unique
+
+    def _outputs(self, program: Program) -> None:
+        for slot in program.outputs:
+            name = self._add(slot.name, "output", slot)
+            if slot.key in self.names:
+                self.copies.append(Copy(self.names[slot.key], name))
+            else:
+                self.names[slot.key] = name
+
+    def _state(self, slot: Slot) -> None:
+        if slot.key not in self.names:
+            assert slot.origin is not None
+            name = self.names[slot.key] = self._add(slot.name, "state", slot)
+            self.cells[name] = slot.origin.attrs["state"]
+
+    def _any(self, slot: Slot) -> None:
+        if slot.key in self.names:
+            return
+        if slot.kind == "state":
+            self._state(slot)
+            return
+        kind = "constant" if slot.kind == "constant" else "arena"
+        name = self.names[slot.key] = self._add(slot.name, kind, slot)
+        if slot.data is not None:
+            self.constants[name] = slot.data
+
+    def _copies(self, program: Program) -> None:
+        for state, new in program.updates:
+            if self.names[new.key] != self.names[state.key]:
+                self.copies.append(Copy(self.names[new.key], self.names[state.key]))
+
+
+# ---- statements
+
+
+def _body(
+    flow: _Flow, memory: _Buffers
+) -> tuple[list[Statement], list[KernelCall], list[CheckInfo], list[Kernel]]:
+    emit = _Emission(flow, memory)
+    first = flow.needed_first()
+    rest = set(range(len(flow.calls))) - first
+    for group in flow.levels(first):
+        emit.group(group)
+    if memory.cells and any(s.target in memory.cells for s in memory.copies) or flow.in_place:
+        emit.statements.append(Commit())
+    for group in flow.levels(rest):
+        emit.group(group)
+    if memory.copies:
+        emit.barrier()
+        emit.statements.extend(memory.copies)
+    return emit.statements, emit.calls, emit.checks, list(emit.kernels.values())
+
+
+class _Emission:
+    def __init__(self, flow: _Flow, memory: _Buffers) -> None:
+        self.flow, self.memory = flow, memory
+        self.statements: list[Statement] = []
+        self.calls: list[KernelCall] = []
+        self.checks: list[CheckInfo] = []
+        self.kernels: dict[Hashable, Kernel] = {}
+        self._names: set[str] = set()
+
+    def barrier(self) -> None:
+        if self.statements and not isinstance(self.statements[-1], Barrier | Commit):
+            self.statements.append(Barrier())
+
+    def group(self, members: Iterable[int]) -> None:
+        self.barrier()
+        for n in members:
+            self.statements.append(self._launch(self.flow.calls[n]))
+
+    def _launch(self, call: KernelCall) -> Launch:
+        kernel = self._kernel(call.kernel)
+        base = len(self.checks)
+        for check, source in zip(call.kernel.checks, call.check_sources, strict=True):
+            self.checks.append(CheckInfo(check.message, source))
+        self.calls.append(call)
+        stored = [p for p in call.region.pieces if p.slot in call.outputs]
+        last = stored[-1]
+        names = self.memory.names
+        return Launch(
+            kernel.name,
+            tuple(names[s.key] for s in call.inputs),
+            tuple(names[s.key] for s in call.outputs),
+            tuple(call.sizes),
+            (),
+            base,
+            flops_of(call.region.pieces),
+            last.block,
+            last.source,
+        )
+
+    def _kernel(self, kernel: Kernel) -> Kernel:
+        """The one kernel of this schedule that means the same."""
+        key = meaning(kernel)
+        if key not in self.kernels:
+            name, n = kernel.name, 1
+            while name in self._names:
+                n += 1
+                name = f"{kernel.name}_{n}"
+            self._names.add(name)
+            self.kernels[key] = replace(kernel, name=name)
+        return self.kernels[key]
+
+
+def flops_of(pieces: Sequence[Piece]) -> Extent:
+    """Operations of a kernel, roughly: each value at each point that it is computed or summed at."""
+    total: Extent = 0
+    for piece in pieces:
+        points: Extent = 1
+        for extent in piece.extents.values():
+            points = points * extent
+        total = total + points * (2 if piece.contracts else max(1, piece.work))
+    return total
+
+
+def meaning(kernel: Kernel) -> Hashable:
+    """Equal for kernels that differ only in names: the order of tensors, axes and terms counts."""
+    tensors = {t.name: n for n, t in enumerate((*kernel.inputs, *kernel.outputs))}
+    axes = {name: n for n, (name, _) in enumerate(kernel.axes)}
+    number: dict[Term, int] = {}
+    rows: list[Hashable] = []
+    for term in kernel.terms:
+        number[term] = len(number)
+        rows.append(_row(term, number, tensors, axes))
+    for statement in kernel.statements:
+        operands = tuple(number[t] for t in statement.operands)
+        if isinstance(statement, Store):
+            rows.append((tensors[statement.tensor], operands, statement.pred is None, statement.add))
+        else:
+            rows.append(("check", operands))
+    types = tuple((str(t.type), t.init) for t in (*kernel.inputs, *kernel.outputs))
+    extents = tuple(str(e) for _, e in kernel.axes)
+    return (tuple(rows), types, len(kernel.inputs), extents, kernel.sizes, kernel.scalars)
+
+
+def _row(
+    term: Term, number: Mapping[Term, int], tensors: Mapping[str, int], axes: Mapping[str, int]
+) -> Hashable:
+    operands = tuple(number[t] for t in term.operands)
+    own: list[Hashable] = [type(term).__name__, term.dtype.short, operands]
+    for name in ("op", "value", "monoid", "index", "name", "merge", "reverse", "exclusive"):
+        found = getattr(term, name, None)
+        if isinstance(found, str | bool | int | float):
+            own.append((name, repr(found)))
+    if isinstance(term, Load):
+        own.append((tensors[term.tensor], len(term.index), term.pred is None, term.fill is None))
+    over = getattr(term, "over", None)
+    if over is not None:
+        own.append(axes[over] if isinstance(over, str) else tuple(axes[a] for a in over))
+        own.append(getattr(term, "where", None) is None)
+    axis = getattr(term, "axis", None)
+    own.append(None if axis is None else axes[axis])
+    own.append(str(getattr(term, "extent", "")))
+    return tuple(own)
+
+
+def sizes_of(extents: Iterable[Extent]) -> tuple[Dim, ...]:
+    """The dims that extents depend on, by name."""
+    found = {d.name: d for e in extents if isinstance(e, Size) for d in e.dims}
+    return tuple(found[n] for n in sorted(found))
+
+
+def sources_of(call: KernelCall) -> tuple[SourceLoc, ...]:
+    """The user's lines that a kernel call comes from."""
+    return call.kernel.sources
