@@ -5,8 +5,8 @@
     step = compile([x, y], loss, optim.SGD(lr=0.1).minimize(loss))
     step(images, labels)        # one call into native code: outputs come back, states have moved
 
-An ``Executable`` keeps one loaded program for each binding of the dims that specialize, the last few of them; dims
-with ``specialize=False`` are run-time sizes of one program.
+An ``Executable`` keeps one loaded program for each binding of the dims that specialize, the last
+few of them; dims with ``specialize=False`` are run-time sizes of one program.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from graphc.backend import Loaded, find_backend
 from graphc.bind import Parameter, bind_arguments, order_arguments
 from graphc.closing import bind_graph, close, depends_on_mode
 from graphc.errors import BackendError, BindError, GraphcError, ModeError
-from graphc.passes.explain import Explanation, explain
 from graphc.graph import SOURCES, STATES, Graph, Value, ancestors
 from graphc.ops.lifting import constant
+from graphc.passes.explain import Explanation, explain
 from graphc.passes.memory import MemoryPlan, plan_memory
 from graphc.passes.pipeline import Compiled, compile_graph
 from graphc.schedule import Schedule
@@ -63,12 +63,14 @@ def compile(  # noqa: A001 - the verb that everybody expects
 ) -> Executable:
     """The program that computes ``outputs`` from ``inputs`` and then writes ``updates``.
 
-    ``inputs`` are observed values, or dims (given as ints at the call); ``outputs`` any structure of values;
-    ``updates`` maps states to new values. Without ``mode`` it is "eval" without updates, "train" where an optimizer
-    made the updates or a parameter is written. ``check="nan"`` names the first node that makes a NaN.
-    ``memory_budget`` in bytes bounds the intermediate results. ``unused="ignore"`` allows inputs that nothing needs.
+    ``inputs`` are observed values, or dims (given as ints at the call); ``outputs`` any structure
+    of values; ``updates`` maps states to new values. Without ``mode`` it is "eval" without updates,
+    "train" where an optimizer made the updates or a parameter is written. ``check="nan"`` names the
+    first node that makes a NaN. ``memory_budget`` in bytes bounds the intermediate results.
+    ``unused="ignore"`` allows inputs that nothing needs.
 
-    Raises BindError for inputs that are missing, given twice or not needed, ModeError where the mode must be said.
+    Raises BindError for inputs that are missing, given twice or not needed, ModeError where the
+    mode must be said.
 
     >>> import graphc as gc, numpy as np
     >>> x = gc.observed("x", (3,))
@@ -172,9 +174,11 @@ def _mode_of(mode: str | None, values: Sequence[Value], updates: Updates) -> str
 
 
 def _check_inputs(arguments: Sequence[Value | Dim], graph: Graph, unused: str) -> None:
-    """Every observed value that the graph needs is given, each once, and all that is given is needed."""
+    """Every observed value that the graph needs is given, each once, and all that is given is
+    needed.
+    """
     given = [v for v in arguments if isinstance(v, Value)]
-    names = [v.name if isinstance(v, Value) else v.name for v in arguments]
+    names = [v.name for v in arguments]
     for n, argument in enumerate(arguments):
         if any(argument is other for other in arguments[:n]):
             raise BindError(f"compile: {argument!r} is given twice as an input")
@@ -236,8 +240,9 @@ class _Program:
 class Executable:
     """A compiled program; call it with arrays by position or by name.
 
-    ``graph`` is the closed graph, ``states`` the cells that it reads or writes. ``schedule``, ``memory``,
-    ``source`` and the like speak of the binding used last; where sizes specialize there is none before the first call.
+    ``graph`` is the closed graph, ``states`` the cells that it reads or writes. ``schedule``,
+    ``memory``, ``source`` and the like speak of the binding used last; where sizes specialize there
+    is none before the first call.
     """
 
     def __init__(
@@ -269,14 +274,12 @@ class Executable:
         self._call: Callable[..., Any] = self._slow
         dims = {d for v in arguments if isinstance(v, Value) for e in v.shape for d in _dims(e)}
         dims |= {d for v in arguments if isinstance(v, Dim) for d in v.dims}
-        self._specialized = tuple(
-            sorted((d for d in dims if d.specialize), key=lambda d: d.name)
-        )
+        self._specialized = tuple(sorted((d for d in dims if d.specialize), key=lambda d: d.name))
         if not self._specialized:
             self._use(self._program({}))
 
     def __call__(self, *args: Any, out: Any = None, **by_name: Any) -> Any:
-        """Run. ``out`` is a structure like the outputs, of arrays that the results are written to."""
+        """Run. The results are written to the arrays of ``out``, if it is given."""
         if out is not None:
             return self._into(out, args, by_name)
         result = self._call(*args, **by_name)
@@ -285,6 +288,11 @@ class Executable:
     def __repr__(self) -> str:
         given = ", ".join(str(p.name) for p in self._parameters)
         return f"<executable {self.name}({given}), {self.mode}, {self._backend.name}>"
+
+    @property
+    def arguments(self) -> tuple[Value | Dim, ...]:
+        """What a call takes, in order."""
+        return self._arguments
 
     # -- calls that are not exactly what the current program expects
     def _slow(self, *args: Any, **by_name: Any) -> Any:

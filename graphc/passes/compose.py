@@ -3,8 +3,9 @@
     m[i1] = max x[i1, k2] over k2     e[i3, j4] = exp(x[i3, j4] - load m[i3])
     ->  axes i j;  a = load x[i, j];  m = reduce max a over j;  store e[i, j] = exp(a - m)
 
-A slot that is read at its own axes gives its term itself, so the value is shared; read at another index, its term is
-rewritten for that index. An axis that is cut into chunks becomes ``block*io + ii``.
+A slot that is read at its own axes gives its term itself, so the value is shared; read at another
+index, its term is rewritten for that index. An axis that is cut into chunks becomes ``block*io +
+ii``.
 """
 
 from __future__ import annotations

@@ -24,9 +24,11 @@ __all__ = ["Edge", "Explanation", "KernelEntry", "explain"]
 
 @dataclass(frozen=True)
 class KernelEntry:
-    """One launch. ``values`` are all it computes, ``stored`` those that leave it; bytes and operations are estimates.
+    """One launch. ``values`` are all it computes, ``stored`` those that leave it; bytes and
+    operations are estimates.
 
-    ``grid`` are the axes whose points are independent, ``passes`` how often it goes over the others.
+    ``grid`` are the axes whose points are independent, ``passes`` how often it goes over the
+    others.
     """
 
     name: str

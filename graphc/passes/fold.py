@@ -69,7 +69,7 @@ def _arrays(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
     with np.errstate(all="ignore"):
         arrays = [_array(v) for v in inputs]
         (result,) = op.reference(arrays, node.attrs, node.types)
-    return [constant(np.asarray(result).reshape(node.types[0].shape))]
+    return [constant(np.asarray(result, node.types[0].dtype.numpy))]
 
 
 def _array(value: Value) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:

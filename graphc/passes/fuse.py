@@ -1,11 +1,12 @@
 """Group pieces into kernels, by numbers alone.
 
-For each region in program order the regions that it reads, largest first, are merged into it where the result is a
-better kernel than the two; afterwards regions that read the same tensors over the same axes are merged side by side::
+For each region in program order the regions that it reads, largest first, are merged into it where
+the result is a better kernel than the two; afterwards regions that read the same tensors over the
+same axes are merged side by side::
 
     x -> max -> sub -> exp -> sum -> div      ->   one region, grid i, three passes over j
     dot -> add bias -> relu                   ->   one region, grid i j
-    dx over j, dgamma over i                  ->   one region in chunks of i, and a region that adds the partial sums
+    dx over j, dgamma over i                ->   a region in chunks of i, and one to add the chunks
 
 Nothing here knows what an op is called. Every edge that stays is explained by a number.
 """
@@ -30,7 +31,8 @@ __all__ = ["Fused", "fuse"]
 CHUNKS, SMALLEST_CHUNK = 64, 4
 #: an axis of run-time extent is cut into blocks of this many
 SYMBOLIC_BLOCK = 128
-#: a reduction of more elements than this, into fewer results than suffice for parallelism, is always chunked
+#: a reduction of more elements than this, into fewer results than suffice for parallelism, is
+#: always chunked
 LARGE = 1 << 16
 #: additions a row and column of a contraction's tile that are worth a register tile's operand
 TILE = 64
@@ -60,7 +62,9 @@ class _Merge:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Cut ``axis`` (a root of the late region) into ``count`` blocks; ``tails`` get partial results."""
+    """Cut ``axis`` (a root of the late region) into ``count`` blocks; ``tails`` get partial
+    results.
+    """
 
     axis: str
     block: int
@@ -151,8 +155,8 @@ class _Fusion:
     def absorb(self, region: Region, *, scalars: bool) -> None:
         """Merge what ``region`` reads into it, the most bytes first, until nothing fits.
 
-        Without ``scalars`` not what it reads single numbers of: that saves a launch, and must not keep a
-        kernel of rows from joining another one that lies between.
+        Without ``scalars`` not what it reads single numbers of: that saves a launch, and must not
+        keep a kernel of rows from joining another one that lies between.
         """
         while True:
             for producer, nbytes in self._producers(region):
@@ -235,7 +239,9 @@ class _Fusion:
         return _Merge(early, late, moved, found.axes, numbers, chunk)
 
     def _needed(self, early: Region, late: Region, merged: Candidate) -> int:
-        """The parallelism that the merge must leave: the late one's, and the early one's if it still stores."""
+        """The parallelism that the merge must leave: the late one's, and the early one's if it
+        still stores.
+        """
         parts = [late]
         if any(p.slot.key in merged.stored for p in early.pieces):
             parts.append(early)
@@ -285,9 +291,11 @@ class _Fusion:
         return None
 
     def _saves_nothing(self, early: Region, late: Region) -> Refusal | None:
-        """An epilogue of a value that is stored in any case had better wait for a kernel of its own reader.
+        """An epilogue of a value that is stored in any case had better wait for a kernel of its own
+        reader.
 
-        dot -> logits -> (max over j), (logits * hit -> sum over j): the product belongs to the sum's kernel
+        dot -> logits -> (max over j), (logits * hit -> sum over j): the product belongs to the
+        sum's kernel
         """
         if not any(p.contracts for p in early.pieces):
             return None
@@ -299,7 +307,9 @@ class _Fusion:
         return Refusal("saves nothing: it is stored for another kernel in any case")
 
     def _stored_anyway(self, key: str, *, contracts: bool = False) -> bool:
-        """Whether a reader of the slot can be no epilogue; with ``contracts`` only contractions count."""
+        """Whether a reader of the slot can be no epilogue; with ``contracts`` only contractions
+        count.
+        """
         if key in self.regions.wanted:
             return True
         readers = self.regions.readers.get(key, ())
@@ -309,9 +319,7 @@ class _Fusion:
         roots = {self.regions.axes.root(a) for a in moved}
         return any(p.bound and roots & {self.regions.axes.root(a) for a in p.axes} for p in cone)
 
-    def _smaller_store(
-        self, early: Region, late: Region, merged: Candidate
-    ) -> Refusal | None:
+    def _smaller_store(self, early: Region, late: Region, merged: Candidate) -> Refusal | None:
         """A value that others need too, and that is the same for all of the late one's points."""
         grid = frozenset(map(merged.root, measure(self.candidate(late)).grid))
         for piece in early.pieces:
@@ -383,7 +391,9 @@ class _Fusion:
         self._cut(region, _Chunk(axis, block, count, tuple(stored)))
 
     def _cut(self, region: Region, chunk: _Chunk) -> None:
-        """Let the tails of ``region`` store a partial result a chunk, and add the regions that join them."""
+        """Let the tails of ``region`` store a partial result a chunk, and add the regions that join
+        them.
+        """
         region.chunk, region.block = self.regions.axes.root(chunk.axis), chunk.block
         behind = region
         for tail in chunk.tails:
@@ -529,7 +539,9 @@ def _cone(by_key: dict[str, Piece], key: str) -> list[Piece]:
 
 
 def _contract_refusal(candidate: Candidate, numbers: Numbers) -> Refusal | None:
-    """A contraction is computed in register tiles: only what is done to each element may stand around it."""
+    """A contraction is computed in register tiles: only what is done to each element may stand
+    around it.
+    """
     direct = [p for p in candidate.pieces if p.slot.key not in candidate.inlined]
     contracts = [p for p in direct if p.contracts]
     if not contracts:

@@ -1,12 +1,14 @@
 """Graph -> pieces: every value that is worth computing once becomes ``slot[index] = term``.
 
-An op's own lowering rule writes the term; its inputs are loads, or the terms of values that are written in place:
+An op's own lowering rule writes the term; its inputs are loads, or the terms of values that are
+written in place:
 
     y = exp(permute(x))          ->  y[i, j] = exp(load x[j, i])
     z = where(iota < 3, a, 0.0)  ->  z[i] = where(i < 3, load a[i], 0.0)
 
-What is written in place is decided by what a value's term turned out to be, never by an op's name: a load with another
-index, a constant, a function of axes alone, a cast of one narrow load, or a few operations on a scalar.
+What is written in place is decided by what a value's term turned out to be, never by an op's name:
+a load with another index, a constant, a function of axes alone, a cast of one narrow load, or a few
+operations on a scalar.
 """
 
 from __future__ import annotations
@@ -22,11 +24,12 @@ from graphc.kernel.terms import Apply, AxisIndex, Const, Contract, Load, Reducti
 from graphc.op import OPS, Access
 from graphc.passes.pieces import Piece, Program, Slot, reach, work_of
 from graphc.passes.term_table import Substitution, TermTable
-from graphc.types import DTYPES, DType, Extent, bool_, dtype_of, float32, int64
+from graphc.types import DTYPES, DType, Extent, bool_, float32
 
 __all__ = ["Lowered", "lower"]
 
-#: additions an element that a function of axes alone, or of scalars, may cost and still be written in place
+#: additions an element that a function of axes alone, or of scalars, may cost and still be written
+#: in place
 _CHEAP_WITHOUT_LOADS, _CHEAP_SCALAR = 8, 2
 #: the same for what reads one element of an argument or state, which is in memory in any case
 _CHEAP_OF_INPUT = 2
@@ -123,7 +126,9 @@ class _Lowering:
         return found
 
     def stored(self, value: Value) -> Slot:
-        """The computed slot of a result of the graph; what has none, or is another's memory, is copied."""
+        """The computed slot of a result of the graph; what has none, or is another's memory, is
+        copied.
+        """
         where = self._where[value]
         if isinstance(where, Slot) and where.kind == "computed":
             return where
@@ -269,7 +274,9 @@ def _is_cast(term: Term) -> bool:
 
 
 def _branches(term: Term) -> int:
-    """How many loads and constants ``where``s choose from by index alone; many where anything else is computed."""
+    """How many loads and constants ``where``s choose from by index alone; many where anything else
+    is computed.
+    """
     if isinstance(term, Load | Const):
         return 1
     if isinstance(term, Apply) and term.op == "where":
@@ -351,7 +358,8 @@ _SPOKEN = {
 
 
 def readable(value: Value, *, inside: bool = False) -> str:
-    """An identifier for a value: its name, its state's, its composite's, or (``inside`` it) its op's.
+    """An identifier for a value: its name, its state's, its composite's, or (``inside`` it) its
+    op's.
 
     ``net.0.weight`` -> ``weight``; a derivative of what ``relu`` made -> ``d_relu``.
     """

@@ -42,8 +42,8 @@ ALIGNMENT = 64
 class MemoryPlan:
     """``offsets`` in bytes by buffer name; ``peak`` is the arena's size.
 
-    ``lives`` maps a buffer to its first and last group, ``at_peak`` the buffers alive in the fullest
-    group to their bytes.
+    ``lives`` maps a buffer to its first and last group, ``at_peak`` the buffers alive in the
+    fullest group to their bytes.
     """
 
     offsets: Mapping[str, int]
@@ -64,7 +64,9 @@ class MemoryPlan:
 
 
 def plan_memory(schedule: Schedule, sizes: Mapping[str, int] | None = None) -> MemoryPlan:
-    """Offsets for the arena buffers of a schedule; ``sizes`` by dim name where it has run-time ones."""
+    """Offsets for the arena buffers of a schedule; ``sizes`` by dim name where it has run-time
+    ones.
+    """
     bound = bind_sizes(schedule, sizes) if sizes else schedule
     lives = _Lives(bound)
     nbytes = {b.name: _padded(b) for b in bound.of_kind("arena")}
@@ -129,7 +131,7 @@ class _Lives:
                 self.span[name] = (first, self.group)
 
     def _loop(self, body: Body) -> None:
-        """What a loop's body reads before it writes it, or what is older, lives through the loop."""
+        """What a body reads before it writes it, or what is older, lives through the loop."""
         self.group += 1
         start = self.group
         known = set(self.span)
@@ -161,7 +163,7 @@ def _flat(body: Body) -> Iterable[Launch | Copy | Loop | While | If | Barrier | 
 
 
 def _shared(schedule: Schedule, lives: _Lives, nbytes: Mapping[str, int]) -> dict[str, str]:
-    """Outputs that may lie where an input of their kernel lies: output -> the buffer that owns it."""
+    """Outputs that may lie where an input of their kernel lies, and the owner of that place."""
     users: dict[tuple[int, str], int] = {}
     for group, launch in lives.launches:
         for name in dict.fromkeys((*launch.inputs, *launch.outputs)):
@@ -176,11 +178,11 @@ def _shared(schedule: Schedule, lives: _Lives, nbytes: Mapping[str, int]) -> dic
             for source, into in zip(kernel.inputs, launch.inputs, strict=True):
                 free = into in nbytes and lives.span[into][1] == group and into not in given
                 alone = users.get((group, into)) == 1 and launch.inputs.count(into) == 1
-                if free and alone and nbytes[into] == nbytes[out]:
-                    if may_share(kernel, source.name, target.name):
-                        owner[out] = owner.get(into, into)
-                        given.add(into)
-                        break
+                fits = free and alone and nbytes[into] == nbytes[out]
+                if fits and may_share(kernel, source.name, target.name):
+                    owner[out] = owner.get(into, into)
+                    given.add(into)
+                    break
     return owner
 
 

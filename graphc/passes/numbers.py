@@ -2,9 +2,11 @@
 
 For a candidate kernel (pieces, which of their axes are one, what must be stored):
 
-1. grid G = the axes in every store, less those that something reduces: empty means one block does all;
+1. grid G = the axes in every store, less those that something reduces: empty means one block does
+all;
 2. parallelism = the points of G;
-3. recomputation of a value = the points of G that it does not depend on, times the overlap of the maps it is read by;
+3. recomputation of a value = the points of G that it does not depend on, times the overlap of the
+maps it is read by;
 4. bytes held between passes over the same axis;
 5. passes over an axis = 1 + the longest chain of reductions over it.
 """
@@ -156,7 +158,7 @@ def _held(
 def refusal(
     candidate: Candidate, numbers: Numbers, needed: int, limits: Limits = LIMITS
 ) -> Refusal | None:
-    """The first number that is too large, or None. ``needed`` is the parallelism that must be left."""
+    """The first number that is too large; ``needed`` is the parallelism that must be left."""
     if len(candidate.pieces) > limits.pieces:
         return Refusal(
             f"one kernel would compute {len(candidate.pieces)} values, limit {limits.pieces}",

@@ -6,9 +6,9 @@
     piece  := slot[index] = term, checks            one value as a function of its own fresh axes
     region := pieces that run as one kernel
 
-A piece's term loads slots by ``slot.key``. Axes are named apart over the whole program (``i7``), an axis of extent 1
-is the index 0. Pieces that only move data, and the cheapest others, do not exist: their terms are written into the
-pieces that read them.
+A piece's term loads slots by ``slot.key``. Axes are named apart over the whole program (``i7``), an
+axis of extent 1 is the index 0. Pieces that only move data, and the cheapest others, do not exist:
+their terms are written into the pieces that read them.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ _ASSUMED = 1024
 
 @dataclass(frozen=True, eq=False)
 class Slot:
-    """A tensor in memory. ``kind`` is "argument", "state", "constant" or "computed"; ``origin`` made it."""
+    """A tensor in memory. ``kind`` is "argument", "state", "constant" or "computed"; ``origin``
+    made it.
+    """
 
     key: str
     name: str
@@ -84,7 +86,7 @@ class Piece:
 
     @cached_property
     def axes(self) -> tuple[str, ...]:
-        """The axes of its result, in order of the tensor's dimensions, those of extent 1 left out."""
+        """The axes of its result, in order of the dimensions; those of extent 1 have none."""
         return tuple(t.axis for t in self.index if isinstance(t, AxisIndex))
 
     @cached_property
@@ -118,7 +120,9 @@ class Piece:
 
     @cached_property
     def tail(self) -> str | None:
-        """The monoid where the result is nothing but one reduction whose partial states combine by itself."""
+        """The monoid where the result is nothing but one reduction whose partial states combine by
+        itself.
+        """
         term = self.term
         if not isinstance(term, Result) or not isinstance(term.of, Reduction):
             return None
@@ -171,7 +175,9 @@ def loads_of(term: Term) -> tuple[Load, ...]:
 
 
 def work_of(term: Term) -> int:
-    """Additions that an element of ``term`` costs: indices, and what was reduced before, count nothing."""
+    """Additions that an element of ``term`` costs: indices, and what was reduced before, count
+    nothing.
+    """
     total, seen = 0, set[Term]()
     stack = [term]
     while stack:

@@ -4,12 +4,13 @@
 
     graph  -> canonicalize, fold, simplify, share            GRAPH_PASSES
            -> lower -> fuse -> compose                       one kernel a region
+           -> refine                                         copies that the backend wants
            -> refine                                         copies that the backend reads better
            -> schedule                                       buffers, order, commit
            -> plan memory                                    offsets (again for every run-time size)
 
-Each pass is a pure function. With ``GRAPHC_VERIFY=1`` what it made is verified; with ``GRAPHC_DUMP=dir`` the text of
-every level is written there.
+Each pass is a pure function. With ``GRAPHC_VERIFY=1`` what it made is verified; with
+``GRAPHC_DUMP=dir`` the text of every level is written there.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from graphc.graph import Graph
+from graphc.graph import Graph, check_scope
 from graphc.kernel.text import print_kernel
 from graphc.kernel.verify import verify as verify_kernel
 from graphc.passes.canonicalize import canonicalize
@@ -33,7 +34,6 @@ from graphc.passes.regions import Regions
 from graphc.passes.schedule import Scheduled, make_schedule
 from graphc.passes.share import share
 from graphc.passes.simplify import simplify
-from graphc.verify import verify as verify_graph
 
 __all__ = ["GRAPH_PASSES", "Compiled", "compile_graph", "optimize"]
 
@@ -64,7 +64,7 @@ def optimize(graph: Graph, passes: Sequence[tuple[str, GraphPass]] = GRAPH_PASSE
     for name, rewrite in passes:
         graph = rewrite(graph)
         if _verifying():
-            verify_graph(graph)
+            check_scope(graph)
         _dump(f"graph.{name.replace(' ', '_')}.txt", graph.text)
     return graph
 
@@ -72,7 +72,9 @@ def optimize(graph: Graph, passes: Sequence[tuple[str, GraphPass]] = GRAPH_PASSE
 def compile_graph(
     graph: Graph, name: str, *, check_nan: bool = False, rewrite: Refine = lambda kernel: (kernel,)
 ) -> Compiled:
-    """A closed graph -> its schedule, with the arena not planned yet; ``rewrite`` is the backend's part of it."""
+    """A closed graph -> its schedule, with the arena not planned yet; ``rewrite`` is the backend's
+    part of it.
+    """
     graph = optimize(graph)
     lowered = lower(graph, check_nan=check_nan)
     fused = fuse(Regions(lowered.program), lowered.table)
@@ -81,6 +83,8 @@ def compile_graph(
         for call in calls:
             verify_kernel(call.kernel)
     _dump("kernels.txt", lambda: "\n".join(print_kernel(c.kernel) for c in calls))
+    if rewrite is not None:
+        calls = refine(calls, rewrite)
     scheduled = make_schedule(lowered.program, calls, name)
     return Compiled(graph, lowered.program, fused, scheduled.calls, scheduled)
 

@@ -35,7 +35,9 @@ def refine(calls: Iterable[KernelCall], rewrite: Refine) -> list[KernelCall]:
             key = (print_kernel(kernel).split("\n", 1)[1], *(s.key for s in inputs))
             if key not in made:
                 made[key] = tuple(_slot(call, t) for t in kernel.outputs)
-                out.append(replace(call, kernel=kernel, inputs=inputs, outputs=made[key], check_sources=()))
+                out.append(
+                    replace(call, kernel=kernel, inputs=inputs, outputs=made[key], check_sources=())
+                )
             slots |= {t.name: s for t, s in zip(kernel.outputs, made[key], strict=True)}
         last = kernels[-1]
         out.append(replace(call, kernel=last, inputs=tuple(slots[t.name] for t in last.inputs)))

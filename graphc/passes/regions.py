@@ -1,7 +1,8 @@
 """Regions of pieces in a topological order that survives merging.
 
-A merge of P into C is legal where no path leads from P through another region to C. Regions carry labels in a
-topological order, so only regions labelled between the two are searched; what is found there after P moves behind C::
+A merge of P into C is legal where no path leads from P through another region to C. Regions carry
+labels in a topological order, so only regions labelled between the two are searched; what is found
+there after P moves behind C::
 
     P  x  y  C   ->   x is reached from P, y is not   ->   y  PC  x
 """
@@ -48,7 +49,9 @@ class Axes:
 
 @dataclass(eq=False)
 class Region:
-    """Pieces in program order that run as one kernel. ``chunk`` is the axis that is cut into blocks of ``block``."""
+    """Pieces in program order that run as one kernel. ``chunk`` is the axis that is cut into blocks
+    of ``block``.
+    """
 
     pieces: list[Piece]
     label: int = 0
@@ -133,7 +136,9 @@ class Regions:
     # ---- merging
 
     def between(self, early: Region, late: Region) -> list[Region] | None:
-        """The regions reached from ``early`` that stand before ``late``, if none leads on to it; else None."""
+        """The regions reached from ``early`` that stand before ``late``, if none leads on to it;
+        else None.
+        """
         found: set[Region] = set()
         stack = [r for r in early.successors if r is not late and r.label < late.label]
         while stack:
@@ -171,7 +176,9 @@ class Regions:
         return late
 
     def replace(self, old: Piece, new: Piece, region: Region) -> None:
-        """``new`` computes another slot from the same loads; readers of the old slot are the caller's to serve."""
+        """``new`` computes another slot from the same loads; readers of the old slot are the
+        caller's to serve.
+        """
         region.pieces[region.pieces.index(old)] = new
         for key in dict.fromkeys(load.tensor for load in old.loads):
             self.readers[key] = [new if p is old else p for p in self.readers[key]]

@@ -272,7 +272,7 @@ def _body(
     rest = set(range(len(flow.calls))) - first
     for group in flow.levels(first):
         emit.group(group)
-    if memory.cells and any(s.target in memory.cells for s in memory.copies) or flow.in_place:
+    if (memory.cells and any(s.target in memory.cells for s in memory.copies)) or flow.in_place:
         emit.statements.append(Commit())
     for group in flow.levels(rest):
         emit.group(group)
@@ -307,7 +307,10 @@ class _Emission:
             self.checks.append(CheckInfo(check.message, source))
         self.calls.append(call)
         stored = [p for p in call.region.pieces if p.slot in call.outputs]
-        last = stored[-1]
+        last = (stored or call.region.pieces)[
+            -1
+        ]  # a copy for a kernel speaks of that kernel's line
+        flops = flops_of(call.region.pieces) if stored else call.outputs[0].type.elements
         names = self.memory.names
         return Launch(
             kernel.name,
@@ -316,7 +319,7 @@ class _Emission:
             tuple(call.sizes),
             (),
             base,
-            flops_of(call.region.pieces),
+            flops,
             last.block,
             last.source,
         )
@@ -346,7 +349,7 @@ def flops_of(pieces: Sequence[Piece]) -> Extent:
 
 
 def meaning(kernel: Kernel) -> Hashable:
-    """Equal for kernels that differ only in names: the order of tensors, axes and terms counts."""
+    """Equal for kernels that differ only in names; the order of tensors and axes counts."""
     tensors = {t.name: n for n, t in enumerate((*kernel.inputs, *kernel.outputs))}
     axes = {name: n for n, (name, _) in enumerate(kernel.axes)}
     number: dict[Term, int] = {}
@@ -357,7 +360,9 @@ def meaning(kernel: Kernel) -> Hashable:
     for statement in kernel.statements:
         operands = tuple(number[t] for t in statement.operands)
         if isinstance(statement, Store):
-            rows.append((tensors[statement.tensor], operands, statement.pred is None, statement.add))
+            rows.append(
+                (tensors[statement.tensor], operands, statement.pred is None, statement.add)
+            )
         else:
             rows.append(("check", operands))
     types = tuple((str(t.type), t.init) for t in (*kernel.inputs, *kernel.outputs))

@@ -1,13 +1,15 @@
 """Terms that are shared whenever they are equal, and integer index arithmetic in one normal form.
 
-Fusing kernels is substitution; what makes two fused kernels share a load is that equal terms become one object::
+Fusing kernels is substitution; what makes two fused kernels share a load is that equal terms become
+one object::
 
     load x[i, j]  (of one kernel)  +  load x[i, j]  (of another)   ->  one term
     (i*64 + j) // 64   with j: 0..63                               ->  i
     (i*64 + j) % 64                                                ->  j
     64*(a // 64) + a % 64                                          ->  a
 
-Every int64 sum is kept as integer multiples of atoms, in order of creation; an atom is anything else.
+Every int64 sum is kept as integer multiples of atoms, in order of creation; an atom is anything
+else.
 """
 
 from __future__ import annotations
@@ -149,10 +151,11 @@ class TermTable:
     def substitute(
         self, root: Term, how: Substitution, memo: dict[Term, Term] | None = None
     ) -> Term:
-        """``root`` with axes and loads replaced. Bound axes of a reduction hide free ones of the same name.
+        """``root`` with axes and loads replaced. Bound axes of a reduction hide free ones of the
+        same name.
 
-        A shared term none of whose free axes is replaced stays as it is where loads are kept, so the cost is that
-        of what changes. ``memo`` may be kept between calls with the same ``how``.
+        A shared term none of whose free axes is replaced stays as it is where loads are kept, so
+        the cost is that of what changes. ``memo`` may be kept between calls with the same ``how``.
         """
         memo = {} if memo is None else memo
         stack = [root]

@@ -1,4 +1,5 @@
-"""Which axes of two regions are one: read off the index by which one loads what the other computes, or what both load.
+"""Which axes of two regions are one: read off the index by which one loads what the other computes,
+or what both load.
 
     m[i] = max x[i, k] over k        y[a, b] = x[a, b] - m[a]
     m is loaded at [a]  -> i is a;   both load x, at [i, k] and [a, b]  -> k is b
@@ -25,7 +26,8 @@ _PATTERNS = 4
 class Unification:
     """``axes`` maps roots of the first region to roots of the second.
 
-    ``remapped`` are the second region's loads of the first's slots that are not at its axes: (reader, load).
+    ``remapped`` are the second region's loads of the first's slots that are not at its axes:
+    (reader, load).
     """
 
     extents: dict[str, Extent]
@@ -81,7 +83,9 @@ def _plain(load: Load) -> bool:
 
 
 def _direct(found: Unification, producer: Piece, load: Load) -> bool:
-    """Whether ``load`` reads ``producer`` at its axes; those dimensions that do are unified in any case."""
+    """Whether ``load`` reads ``producer`` at its axes; those dimensions that do are unified in any
+    case.
+    """
     direct = load.pred is None
     for own, read in zip(producer.index, load.index, strict=True):
         if not isinstance(own, AxisIndex):
@@ -128,7 +132,8 @@ def _patterns(
 def _by_extent(found: Unification, first: Sequence[Piece], second: Sequence[Piece]) -> None:
     """What is left: an axis that the first region reduces is the second's axis of the same extent.
 
-    Without it a value reduced over one tensor's rows and used along another's would be computed for each column.
+    Without it a value reduced over one tensor's rows and used along another's would be computed for
+    each column.
     """
     if any(p.contracts for p in (*first, *second)):
         return
