@@ -85,10 +85,12 @@ def _positions(shape: tuple[int, ...], indices: Array, axis: int, batch: int) ->
     for i, extent in enumerate(shape):
         if i == axis:
             place = indices.reshape(
-                *indices.shape[:batch],
-                *(1,) * (axis - batch),
-                *inner,
-                *(1,) * (len(shape) - axis - 1),
+                (
+                    *indices.shape[:batch],
+                    *(1,) * (axis - batch),
+                    *inner,
+                    *(1,) * (len(shape) - axis - 1),
+                )
             )
             grids.append(place.astype(np.int64))
             continue

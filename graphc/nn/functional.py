@@ -256,7 +256,8 @@ def _hit(target: Value, keep: Value, axis: int, classes: Extent, logits: Value) 
     The label is looked up in 0..C-1, which checks it; a comparison instead of a gather of the
     logits keeps loss and gradient in one pass over them.
     """
-    label = ops.take(ops.arange(classes), ops.where(keep, target, 0).astype(int64), axis=0)
+    known = ops.where(keep, target, 0).astype(int64)
+    label = apply("gather", ops.arange(classes), known, axis=0, batch_dims=0)
     index = apply("iota", shape=logits.shape, axis=axis, dtype=int64)
     return index == ops.expand_dims(label, axis)
 
