@@ -7,24 +7,17 @@ elements only.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 from graphc.backends.llvm.loader import compile_cached
-from graphc.backends.llvm.runtime import CompiledKernel
-from graphc.kernel.parser import parse_kernel
-from graphc.kernel.terms import Kernel
-from graphc.schedule import Buffer
-from graphc.types import DTYPES, Dim, Extent, TensorType
+from graphc.backends.llvm.runtime import CompiledKernel, Program
+from graphc.memory import StateBuffer
+from graphc.schedule_text import parse_schedule
+from graphc.schedule_verify import verify_schedule
+from graphc.types import Dim, Extent
 
 BLOCK = 64  # elements of a block
 N = Dim("n", specialize=False)
-
-_HEAD = """
-define void @{symbol}(ptr %args, i64 %begin, i64 %end, ptr %worker) nounwind {{
-entry:
-  br label %look
-look:
-  %i = phi i64 [ %first, %entry2 ], [ %i1, %done ]
-"""
 
 
 def _slots(*names: str) -> str:
@@ -159,11 +152,6 @@ bad:
 
 
 @functools.cache
-def kernel(name: str) -> Kernel:
-    return parse_kernel(SOURCES[name][0])
-
-
-@functools.cache
 def compiled(name: str) -> CompiledKernel:
     _, slots, body = SOURCES[name]
     ir = elementwise(f"test_{name}", slots, body)
@@ -171,7 +159,39 @@ def compiled(name: str) -> CompiledKernel:
     return CompiledKernel(f"test_{name}", compile_cached(ir), grid)
 
 
-def buffer(
-    name: str, kind: str, shape: tuple[Extent, ...], dtype: str = "f32", **more: int
-) -> Buffer:
-    return Buffer(name, kind, TensorType(DTYPES[dtype], shape), **more)
+def load(text: str, *names: str, **options: Any) -> Program:
+    """The program of a schedule's text without its kernels, which are named apart."""
+    kernels = "\n".join(SOURCES[name][0] for name in names)
+    head, body = text.split("run {", 1)
+    schedule = parse_schedule(f"{head}\n{kernels}\nrun {{{body}")
+    verify_schedule(schedule)
+    return Program(schedule, {name: compiled(name) for name in names}, **options)
+
+
+ADD = """schedule add
+argument x f32[{n}] argument y f32[{n}] output z f32[{n}]
+run {{ launch add(x, y -> z) sizes({n}) }}"""
+
+#: h = double(x + y) through the arena, for run-time sizes, with enough work for several threads
+CHAIN = """schedule chain size n 1..
+argument x f32[n] argument y f32[n] output z f32[n] arena h f32[n] at 0
+run { launch add(x, y -> h) sizes(n) barrier launch double(h -> z) sizes(n) }"""
+
+#: w += x, unless an element of x is not positive; returns the old w
+UPDATE = """schedule update
+argument x f32[{n}] output old f32[{n}] state w f32[{n}]
+arena new f32[{n}] at 0 arena checked f32[{n}] at {offset}
+check 0 "x must be positive" source "model.py":3
+run {{
+  launch positive(x -> checked) sizes({n})
+  copy w -> old
+  barrier
+  launch add(w, checked -> new) sizes({n})
+  commit
+  copy new -> w
+}}"""
+
+
+def update(n: int, state: StateBuffer) -> Program:
+    offset = -(-4 * n // 64) * 64
+    return load(UPDATE.format(n=n, offset=offset), "positive", "add", states={"w": state})
