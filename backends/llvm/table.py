@@ -36,9 +36,9 @@ from graphc.types import Extent
 __all__ = ["LoadedKernel", "Table", "build_table", "estimate_nanoseconds", "int_extent"]
 
 _BYTES_PER_NANOSECOND = 16.0  # one core's share of a cache or of memory
-_FLOPS_PER_NANOSECOND = 32.0
+_FLOPS_PER_NANOSECOND = 48.0
 PHASE_WORTH_SHARING = 4_000.0  # ns: an order of magnitude above a hand-over between awake threads
-PROGRAM_WORTH_WAKING = 40_000.0  # ns: waking a sleeping thread takes some tens of microseconds
+PROGRAM_WORTH_WAKING = 100_000.0  # ns: waking a sleeping thread takes some tens of microseconds
 _POLL_FROM = 200_000.0  # ns: shorter programs end before anybody misses an answer to Ctrl-C
 _FOREVER = (1 << 63) - 1
 

@@ -88,7 +88,7 @@ def test_stress_a_million_phases(threads: Any) -> None:
 def test_many_short_steps(threads: Any, count: int) -> None:
     threads(count)
     program = load(CHAIN, "add", "double", threads=count)
-    x = ramp(40_000)
+    x = ramp(100_000)
     for _ in range(200):
         np.testing.assert_array_equal(program.call(x, x), 4 * x)
 
@@ -117,7 +117,7 @@ def test_a_plan_for_more_threads_than_there_are(threads: Any) -> None:
 def test_idle_workers_use_no_time(threads: Any) -> None:
     threads(2)
     program = load(CHAIN, "add", "double", threads=2)
-    program.call(ramp(40_000), ramp(40_000))
+    program.call(ramp(100_000), ramp(100_000))
     assert native().pool.workers == 1
     time.sleep(0.01)
     before = time.process_time()
@@ -156,7 +156,7 @@ def test_threads_call_one_program() -> None:
     def work() -> None:
         rng = np.random.default_rng(next(seed))
         for _ in range(40):
-            n = int(rng.choice([1000, 50_000, 60_000]))
+            n = int(rng.choice([1000, 90_000, 100_000]))
             x = rng.standard_normal(n, dtype=np.float32)
             np.testing.assert_array_equal(program.call(x, x), 4 * x)
 

@@ -123,9 +123,10 @@ def test_call_into() -> None:
     np.testing.assert_array_equal(wide[:, 0], 4 * ramp(8))
     frozen = np.zeros(8, np.float32)
     frozen.flags.writeable = False
-    for bad in (frozen, np.zeros(8), np.zeros(7, np.float32), [0] * 8):
+    wrong: list[Any] = [frozen, np.zeros(8), np.zeros(7, np.float32), [0] * 8]
+    for bad in wrong:
         with pytest.raises(BindError, match="out 'z': expected"):
-            program.call_into([x, x], [bad])  # type: ignore[list-item]
+            program.call_into([x, x], [bad])
     with pytest.raises(BindError, match="1 outputs, 0 were given"):
         program.call_into([x, x], [])
 
