@@ -1,0 +1,255 @@
+"""Which function of the diagram each node of a graph belongs to.
+
+::
+
+    node of a module that is not opened            -> the module
+    node of a composite call                       -> the composite
+    other primitive                                -> itself
+    node made by differentiation (``primal``)      -> the derivative of its primal's function
+    what only an optimizer's updates need          -> "update"
+    read, mark, broadcast, cast ... by themselves  -> no function: edges pass through them
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from graphc.graph import SOURCES, Graph, Node, Value, ancestors, composite_of
+
+__all__ = ["Flow", "Unit", "Units", "assign_units", "derivative_order", "with_primals"]
+
+#: nodes that a diagram passes through where no function holds them
+_TRANSPARENT = frozenset({"read", "mark", "attach", "stop_gradient", "broadcast", "cast"})
+#: sources of plain numbers, which a diagram leaves out
+_NUMBERS = frozenset({"full", "size", "iota", "constant"})
+_SUFFIX = "#"
+
+
+@dataclass(eq=False)
+class Unit:
+    """A function of the diagram: the nodes behind one bullet.
+
+    ``base`` is the forward function that it is a derivative of, ``modules`` the opened modules
+    around it as raw path segments, ``path`` its own raw block path ("" for a lone primitive).
+    """
+
+    key: str
+    phase: str
+    order: int
+    modules: tuple[str, ...]
+    path: str
+    base: Unit | None = None
+    nodes: list[Node] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A value as the diagram sees it: through what is transparent, with a bar for stop_gradient."""
+
+    value: Value
+    bar: bool = False
+
+
+@dataclass(frozen=True)
+class Units:
+    """The functions in program order, whose nodes are whose, and how values flow between them."""
+
+    graph: Graph
+    names: Mapping[str, str]  # rendered block paths by raw ones
+    units: tuple[Unit, ...]
+    of: Mapping[Node, Unit]
+    flows: Mapping[Value, Flow]
+    hidden: frozenset[Value]
+
+    def flow(self, value: Value) -> Flow:
+        """``value`` seen through transparent nodes."""
+        return self.flows.get(value, Flow(value))
+
+
+def with_primals(graph: Graph) -> tuple[Node, ...]:
+    """The graph's nodes, and forward nodes that its derivatives refer to but do not use."""
+    nodes = set(graph.nodes)
+    missing = [n.primal for n in graph.nodes if n.primal is not None and n.primal not in nodes]
+    roots = [v for n in (*graph.nodes, *missing) for v in n.outputs[:1]]
+    return tuple(ancestors(roots))
+
+
+def derivative_order(node: Node) -> int:
+    """0 for a forward node, 1 for one made by differentiating it, 2 for one of second order.
+
+    A node of order 0 may still be computed from gradients: an optimizer's.
+    """
+    order = 0
+    while node.primal is not None:
+        node, order = node.primal, order + 1
+    return order
+
+
+def _root(node: Node) -> Node:
+    while node.primal is not None:
+        node = node.primal
+    return node
+
+
+def phases(nodes: Sequence[Node], outputs: Iterable[Value]) -> dict[Node, str]:
+    """forward, backward or update for each node.
+
+    An update is computed from a derivative and needed by none, nor by an output of the graph.
+    """
+    derived: set[Node] = set()
+    for node in nodes:
+        if node.primal is not None or any(v.node in derived for v in node.inputs):
+            derived.add(node)
+    last = [v for n in nodes if n.primal is not None for v in n.outputs[:1]]
+    needed = set(ancestors([*last, *outputs]))
+    found = {}
+    for node in nodes:
+        if node.primal is not None:
+            found[node] = "backward"
+        elif node in needed or node.op in SOURCES:
+            found[node] = "forward"
+        else:
+            found[node] = "update" if node in derived else "forward"
+    _pull_into_update(nodes, found)
+    counting: set[Node] = set()
+    for node in nodes:
+        if node in needed or node.op in SOURCES or found[node] != "forward":
+            continue
+        if all(v.node.op in SOURCES - {"observed"} or v.node in counting for v in node.inputs):
+            counting.add(node)  # what only counts calls belongs to the update too
+            found[node] = "update"
+    return found
+
+
+def _pull_into_update(nodes: Sequence[Node], found: dict[Node, str]) -> None:
+    """What only updates use (an optimizer's step counter, its rate) is part of the update."""
+    users: dict[Node, set[str]] = {}
+    for node in reversed(nodes):
+        phase = found[node]
+        if phase == "forward" and node.op not in SOURCES and users.get(node) == {"update"}:
+            phase = found[node] = "update"
+        for value in node.inputs:
+            users.setdefault(value.node, set()).add(phase)
+
+
+class _Modules:
+    """Which modules are opened at a depth. ``None`` opens all that have modules inside."""
+
+    def __init__(self, nodes: Iterable[Node], depth: int | None) -> None:
+        self.depth = depth
+        paths = {composite_of(n.block)[0] for n in nodes if n.block}
+        prefixes = {tuple(p.split("/")[:k]) for p in paths for k in range(1, p.count("/") + 2)}
+        self.parents = {prefix[:-1] for prefix in prefixes}
+
+    def opened(self, prefix: tuple[str, ...]) -> bool:
+        if self.depth is not None:
+            return len(prefix) <= self.depth
+        return prefix in self.parents
+
+    def place(self, node: Node) -> tuple[tuple[str, ...], str]:
+        """The opened modules around a node, and the block that its function is ("": none)."""
+        modules, composites = composite_of(node.block)
+        segments = tuple(modules.split("/")) if modules else ()
+        for length in range(1, len(segments) + 1):
+            if not self.opened(segments[:length]):
+                return segments[: length - 1], "/".join(segments[:length])
+        if composites:
+            return segments, "/".join((*segments, composites.partition("/")[0]))
+        return segments, ""
+
+
+def assign_units(graph: Graph, nodes: Sequence[Node], depth: int | None) -> Units:
+    """Group ``nodes`` (of ``graph``, in program order) into the functions of a diagram."""
+    modules = _Modules((n for n in nodes if n.primal is None), depth)
+    phase = phases(nodes, graph.outputs)
+    names = _names(Graph(graph.inputs, tuple(v for n in nodes for v in n.outputs[:1])))
+    made: dict[tuple[object, ...], Unit] = {}
+    of: dict[Node, Unit] = {}
+    flows: dict[Value, Flow] = {}
+    hidden: set[Value] = set()
+    for node in nodes:
+        if phase[node] == "backward" or node.op in SOURCES and node.op != "constant":
+            continue
+        around, path = modules.place(node)
+        if phase[node] == "update":
+            around, path = (), path.partition("/")[0]
+            key: tuple[object, ...] = ("update", path)
+        else:
+            key = ("block", path) if path else ("node", node.serial)
+            if not path and _passes_through(node, flows, hidden):
+                continue
+        unit = made.get(key)
+        if unit is None:
+            unit = made[key] = Unit(f"u{len(made)}", phase[node], 0, around, path)
+        unit.nodes.append(node)
+        of[node] = unit
+    _assign_derivatives(nodes, of, made)
+    return Units(graph, names, tuple(made.values()), of, flows, frozenset(hidden))
+
+
+def _names(graph: Graph) -> dict[str, str]:
+    """Rendered forms of the blocks' paths and of every beginning of them."""
+    found = {}
+    for raw, rendered in graph.block_names.items():
+        pairs = zip(raw.split("/"), rendered.split("/"), strict=True)
+        before: tuple[str, str] = ("", "")
+        for segment, shown in pairs:
+            slash = "/" if before[0] else ""
+            before = (before[0] + slash + segment, before[1] + slash + shown)
+            found[before[0]] = before[1]
+    return found
+
+
+def _passes_through(node: Node, flows: dict[Value, Flow], hidden: set[Value]) -> bool:
+    if node.op in _TRANSPARENT:
+        source = flows.get(node.inputs[0], Flow(node.inputs[0]))
+        flows[node.outputs[0]] = Flow(source.value, source.bar or node.op == "stop_gradient")
+        if source.value in hidden:
+            hidden.add(node.outputs[0])
+        return True
+    single = node.outputs[0].size == 1 or node.op != "constant"
+    if node.op in _NUMBERS and not node.inputs and single:
+        hidden.update(node.outputs)
+        return True
+    return False
+
+
+def _assign_derivatives(
+    nodes: Sequence[Node], of: dict[Node, Unit], made: dict[tuple[object, ...], Unit]
+) -> None:
+    """Derivatives go to the derivative of their primal's function, order by order."""
+    adopted = _adopting_users(nodes, of)
+    twins = _by_place(of)
+    for node in nodes:
+        if node.primal is None:
+            continue
+        root = _root(node)
+        base = of.get(root) or adopted.get(root) or twins.get((root.op, root.block, root.source))
+        order = derivative_order(node)
+        key = (order, base.key if base else root.block)
+        unit = made.get(key)
+        if unit is None:
+            around = base.modules if base else ()
+            path = base.path if base else root.block
+            unit = made[key] = Unit(f"u{len(made)}", "backward", order, around, path, base)
+        unit.nodes.append(node)
+        of[node] = unit
+
+
+def _adopting_users(nodes: Sequence[Node], of: Mapping[Node, Unit]) -> dict[Node, Unit]:
+    """For forward nodes outside of every function: the first function that uses them."""
+    found: dict[Node, Unit] = {}
+    for node in reversed(nodes):
+        unit = of.get(node) or found.get(node)
+        if unit is None or node.primal is not None:
+            continue
+        for value in node.inputs:
+            if value.node not in of:
+                found[value.node] = unit
+    return found
+
+
+def _by_place(of: Mapping[Node, Unit]) -> dict[tuple[object, ...], Unit]:
+    """Functions by what their nodes are: a pass may have replaced a primal by an equal node."""
+    return {(n.op, n.block, n.source): unit for n, unit in of.items() if n.primal is None}
