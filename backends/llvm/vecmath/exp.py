@@ -30,6 +30,14 @@ __all__ = ["exp", "exp2", "exp2_of_two", "exp_negative", "expm1", "sigmoid", "ta
 
 LOG2_E = 1.4426950408889634
 LN2 = 0.6931471805599453
+#: (tanh(x) - x) / x**3 in x**2 for |x| <= 0.6
+_TANH_NEAR = (
+    -0.005906337269578465,
+    0.02080582210700266,
+    -0.053786827346714576,
+    0.1333196017141026,
+    -0.33333299357915097,
+)
 
 
 @dataclass(frozen=True)
@@ -152,16 +160,33 @@ def expm1(m: Lanes, x: V) -> V:
 
 
 def tanh(m: Lanes, x: V) -> V:
-    """``e / (e + 2)`` with ``e = expm1(2|x|)``, and the sign of x.
+    """tanh(-0) = -0, tanh(inf) = 1. Within 1.5 ulp (float), 2.0 ulp (double)."""
+    a = m.abs(x)
+    return m.signed(_tanh_float(m, a) if format_of(x) is FLOAT else _tanh_double(m, a), x)
 
-    The sign of the exponent is chosen so that an error of e is damped where e is large. Within 1.7 ulp.
-    """
-    form, c = format_of(x), _CONSTANTS[format_of(x)]
-    y = m.at_most(-2 * c.expm1_lowest, m.mul(m.abs(x), 2.0))
-    r, shifted = _reduce(m, y, form.shifter + form.bias)
-    power = _power_of_two(m, shifted, form)
+
+def _tanh_float(m: Lanes, a: V) -> V:
+    """``1 - 2 / (exp(2a) + 1)``, and an odd polynomial below 0.6."""
+    z = m.mul(a, a)
+    near = m.fma(m.polynomial(z, _TANH_NEAR), m.mul(a, z), a)
+    inside = m.at_most(10.0, a)  # errors of exp(2a) are damped: one step reduces
+    shifter = FLOAT.shifter + FLOAT.bias
+    shifted = m.fma(inside, 2 * LOG2_E, shifter)
+    r = m.fma(inside, 2 * LOG2_E, m.neg(m.sub(shifted, shifter)))
+    power = m.polynomial(r, (*_CONSTANTS[FLOAT].exp2_tail, 1.0))
+    total = m.fma(power, _power_of_two(m, shifted, FLOAT), 1.0)
+    far = m.sub(1.0, m.div(2.0, total))
+    return m.select(m.compare("olt", a, 0.6), near, far)
+
+
+def _tanh_double(m: Lanes, a: V) -> V:
+    """``e / (e + 2)`` with ``e = expm1(2a)``: an error of e is damped where e is large."""
+    c = _CONSTANTS[DOUBLE]
+    y = m.at_most(-2 * c.expm1_lowest, m.mul(a, 2.0))
+    r, shifted = _reduce(m, y, DOUBLE.shifter + DOUBLE.bias)
+    power = _power_of_two(m, shifted, DOUBLE)
     e = m.fma(_expm1_polynomial(m, r, c.exp_tail), power, m.sub(power, 1.0))
-    return m.copysign(m.div(e, m.add(e, 2.0)), x)
+    return m.div(e, m.add(e, 2.0))
 
 
 def sigmoid(m: Lanes, x: V) -> V:

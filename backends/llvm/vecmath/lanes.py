@@ -111,6 +111,11 @@ class Lanes:
             result = self.fma(result, x, coefficient)
         return like(result, x)
 
+    def signed(self, magnitude: V, sign: V) -> V:
+        """A value that is not negative, with another's sign: two instructions."""
+        top = self.integer("and", self.bits(sign), -(1 << (BITS[sign.type.element] - 1)))
+        return self.float_of(self.integer("or", self.bits(magnitude), top))
+
     def nearest(self, a: V) -> V:
         """Rounded to an integer, halves to even."""
         return self.function.intrinsic("roundeven", a)

@@ -318,4 +318,4 @@ def atan(m: Lanes, x: V) -> V:
     tail = m.mul(m.mul(m.polynomial(z, _ATAN[form]), z), t)
     high, low = _HALF_PI_PARTS[form]
     beyond = m.sub(high, m.sub(m.add(t, tail), low))
-    return m.copysign(m.select(is_beyond, beyond, m.add(t, tail)), x)
+    return m.signed(m.select(is_beyond, beyond, m.add(t, tail)), x)
