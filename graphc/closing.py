@@ -15,7 +15,7 @@ from typing import Any
 
 from graphc.contraction import ContractSpec
 from graphc.errors import BindError, StateError
-from graphc.graph import STATES, Graph, Node, Value, check_scope, clone, copy_with_types
+from graphc.graph import STATES, Graph, Node, Value, check_scope, copy_with_types
 from graphc.types import Dim, Size, TensorType, evaluate
 
 __all__ = ["bind_dims", "bind_graph", "close", "depends_on_mode", "needed_nodes"]
@@ -111,6 +111,7 @@ def _resolve(
     """What stands for each value that changes, and the last attached value of each state."""
     replaced: dict[Value, Value] = {}
     attached: dict[Value, Value] = {}
+    moved: dict[Node, Node] = {}
     for node in nodes:
         inputs = tuple(replaced.get(v, v) for v in _followed(node, mode))
         if node.op == "read":
@@ -122,14 +123,30 @@ def _resolve(
         elif node.op == "mark" or (node.op == "by_mode" and mode is not None):
             stands = inputs[0]
         else:
-            attrs = _close_bodies(node, mode) if bodies(node) else None
-            if attrs or any(a is not b for a, b in zip(inputs, node.inputs, strict=True)):
-                new = clone(node, inputs, attrs)
-                replaced.update(zip(node.outputs, new.outputs, strict=True))
+            attrs = _close_bodies(node, mode) if bodies(node) else node.attrs
+            _replace(node, inputs, attrs, node.types, replaced, moved)
             continue
         replaced[node.outputs[0]] = stands
         _hand_over_name(node.outputs[0], stands)
     return replaced, attached
+
+
+def _replace(
+    node: Node,
+    inputs: tuple[Value, ...],
+    attrs: Mapping[str, Any],
+    types: tuple[TensorType, ...],
+    replaced: dict[Value, Value],
+    moved: dict[Node, Node],
+) -> None:
+    """Put a copy in the node's place, unless nothing about it changes."""
+    same = types == node.types and node.primal not in moved
+    same = same and all(a is b for a, b in zip(inputs, node.inputs, strict=True))
+    if same and all(attrs[key] is value for key, value in node.attrs.items()):
+        return
+    new = copy_with_types(node, inputs, attrs, types, replacing=True, moved=moved)
+    moved[node] = new
+    replaced.update(zip(node.outputs, new.outputs, strict=True))
 
 
 def _hand_over_name(old: Value, new: Value) -> None:
@@ -139,30 +156,44 @@ def _hand_over_name(old: Value, new: Value) -> None:
 
 def _prune_loops(graph: Graph) -> Graph:
     """Without the ys of loops that nothing reads."""
+    if not any(node.op == "loop" for node in graph.nodes):
+        return graph
     used = {v for node in graph.nodes for v in node.inputs} | set(graph.results)
     replaced: dict[Value, Value] = {}
+    moved: dict[Node, Node] = {}
     for node in graph.nodes:
         inputs = tuple(replaced.get(v, v) for v in node.inputs)
-        same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
-        count = node.attrs["carries"] if node.op == "loop" else len(node.outputs)
-        kept = [i for i, v in enumerate(node.outputs) if i < count or v in used]
-        if same and len(kept) == len(node.outputs):
-            continue
-        attrs = dict(node.attrs)
-        if len(kept) < len(node.outputs):
-            body = attrs["body"]
-            attrs["body"] = Graph(body.inputs, tuple(body.outputs[i] for i in kept))
-        new = copy_with_types(node, inputs, attrs, tuple(node.types[i] for i in kept))
-        replaced.update((node.outputs[i], v) for i, v in zip(kept, new.outputs, strict=True))
+        if node.op == "loop" and not used.issuperset(node.outputs[node.attrs["carries"] :]):
+            _drop_ys(node, inputs, used, replaced, moved)
+        else:
+            _replace(node, inputs, node.attrs, node.types, replaced, moved)
+    return _mapped(graph, replaced)
 
+
+def _drop_ys(
+    node: Node,
+    inputs: tuple[Value, ...],
+    used: set[Value],
+    replaced: dict[Value, Value],
+    moved: dict[Node, Node],
+) -> None:
+    body: Graph = node.attrs["body"]
+    kept = [i for i, v in enumerate(node.outputs) if i < node.attrs["carries"] or v in used]
+    attrs = {**node.attrs, "body": Graph(body.inputs, tuple(body.outputs[i] for i in kept))}
+    types = tuple(node.types[i] for i in kept)
+    names = [node.outputs[i].name for i in kept]
+    new = moved[node] = copy_with_types(node, inputs, attrs, types, replacing=True, moved=moved)
+    for place, value, name in zip(kept, new.outputs, names, strict=True):
+        value.name = name
+        replaced[node.outputs[place]] = value
+
+
+def _mapped(graph: Graph, replaced: Mapping[Value, Value]) -> Graph:
     def of(values: Sequence[Value]) -> tuple[Value, ...]:
         return tuple(replaced.get(v, v) for v in values)
 
-    return Graph(
-        graph.inputs,
-        of(graph.outputs),
-        tuple((s, replaced.get(v, v)) for s, v in graph.updates),
-    )
+    updates = tuple((s, replaced.get(v, v)) for s, v in graph.updates)
+    return Graph(of(graph.inputs), of(graph.outputs), updates)
 
 
 # ---- dims
@@ -191,6 +222,7 @@ def bind_dims(types: Sequence[TensorType], shapes: Sequence[tuple[int, ...]]) ->
 def bind_graph(graph: Graph, sizes: Mapping[Dim, int]) -> tuple[Graph, dict[Value, Value]]:
     """``graph`` with dims replaced by ints, in bodies too, and the value that stands for each that changed."""
     replaced: dict[Value, Value] = {}
+    moved: dict[Node, Node] = {}
     if not sizes:
         return graph, replaced
     for node in graph.nodes:
@@ -198,17 +230,9 @@ def bind_graph(graph: Graph, sizes: Mapping[Dim, int]) -> tuple[Graph, dict[Valu
         types = tuple(_bind_type(t, sizes) for t in node.types)
         _check_sizes(node, types)
         attrs = {key: _bind_attr(value, sizes) for key, value in node.attrs.items()}
-        same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
-        if same and types == node.types and all(attrs[k] is v for k, v in node.attrs.items()):
-            continue
-        new = copy_with_types(node, inputs, attrs, types)
-        replaced.update(zip(node.outputs, new.outputs, strict=True))
+        _replace(node, inputs, attrs, types, replaced, moved)
 
-    def of(values: Sequence[Value]) -> tuple[Value, ...]:
-        return tuple(replaced.get(v, v) for v in values)
-
-    updates = tuple((s, replaced.get(v, v)) for s, v in graph.updates)
-    return Graph(of(graph.inputs), of(graph.outputs), updates), replaced
+    return _mapped(graph, replaced), replaced
 
 
 def _check_sizes(node: Node, types: tuple[TensorType, ...]) -> None:

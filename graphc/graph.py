@@ -54,6 +54,7 @@ __all__ = [
     "copy_with_types",
     "current_block",
     "differentiating",
+    "follow",
     "make_node",
     "rebuild",
     "source_value",
@@ -343,20 +344,23 @@ class Graph:
 
     @cached_property
     def block_names(self) -> Mapping[str, str]:
-        """Every block path of the graph, and its rendered form: roots numbered in program order."""
+        """Every block path (and its parents) in the graph and its bodies, and its rendered form: roots numbered in program order."""
         roots: dict[str, dict[str, int]] = {}
-        for node in self.nodes:
+        nodes = list(_with_bodies(self))
+        for node in nodes:
             root = node.block.partition("/")[0]
             numbered = roots.setdefault(root.partition("#")[0], {})
             numbered.setdefault(root, len(numbered) + 1)
         rendered = {"": ""}
-        for node in self.nodes:
-            if node.block and node.block not in rendered:
-                root, slash, rest = node.block.partition("/")
+        for node in nodes:
+            path = node.block
+            while path and path not in rendered:
+                root, slash, rest = path.partition("/")
                 name = root.partition("#")[0]
                 alone = len(roots[name]) == 1
                 label = name if alone else f"{name}#{roots[name][root]}"
-                rendered[node.block] = label + slash + rest
+                rendered[path] = label + slash + rest
+                path = path.rpartition("/")[0]
         return rendered
 
     def text(self, *, folded: bool = False) -> str:
@@ -370,6 +374,14 @@ class Graph:
 
     def _repr_svg_(self) -> str | None:
         return HOOKS["svg"](self) if "svg" in HOOKS else None
+
+
+def _with_bodies(graph: Graph) -> Iterator[Node]:
+    for node in graph.nodes:
+        yield node
+        for value in node.attrs.values():
+            if isinstance(value, Graph):
+                yield from _with_bodies(value)
 
 
 # ---- rebuilding
@@ -387,19 +399,23 @@ def rebuild(graph: Graph, rewrite: Rewrite) -> Graph:
     """
     kept = {id(v) for v in graph.inputs} | {id(state) for state, _ in graph.updates}
     replaced: dict[Value, Value] = {}
+    moved: dict[Node, Node] = {}
     for node in graph.nodes:
         inputs = tuple(replaced.get(v, v) for v in node.inputs)
-        new = (
-            None if any(id(v) in kept for v in node.outputs) else _rewritten(node, inputs, rewrite)
-        )
+        new = None
+        if not any(id(v) in kept for v in node.outputs):
+            with _standing_at(node, moved):
+                new = rewrite(node, inputs)
         if new is None:
-            if all(a is b for a, b in zip(inputs, node.inputs, strict=True)):
+            if node.primal not in moved and _same(inputs, node.inputs):
                 continue
-            new = _on_new_inputs(node, inputs)
+            new = _on_new_inputs(node, inputs, moved)
         for old, value in zip(node.outputs, new, strict=True):
             if old is not value:
                 replaced[old] = value
                 value.name = value.name or old.name
+        if new and new[0].node is not node:
+            moved[node] = new[0].node
     return Graph(
         graph.inputs,
         tuple(replaced.get(v, v) for v in graph.outputs),
@@ -413,34 +429,52 @@ def clone(node: Node, inputs: tuple[Value, ...], attrs: Mapping[str, Any] | None
 
 
 def copy_with_types(
-    node: Node, inputs: tuple[Value, ...], attrs: Mapping[str, Any], types: tuple[TensorType, ...]
+    node: Node,
+    inputs: tuple[Value, ...],
+    attrs: Mapping[str, Any],
+    types: tuple[TensorType, ...],
+    *,
+    replacing: bool = False,
+    moved: Mapping[Node, Node] | None = None,
 ) -> Node:
-    """A new node of ``node``'s op, block, line and names; no rule is consulted."""
-    copied = Node(
-        node.op, inputs, attrs, types, node.block, node.source, next(_serials), node.primal
-    )
-    for old, new in zip(node.outputs, copied.outputs, strict=True):
+    """A new node of ``node``'s op, block, line and names; no rule is consulted.
+
+    ``replacing``: the old node leaves the graph, so the new one takes its place in program order where it can, that
+    is where all its inputs stand before it. ``moved`` says what replaced the forward nodes, for ``primal``.
+    """
+    keeps = replacing and all(v.node.serial < node.serial for v in inputs)
+    serial = node.serial if keeps else next(_serials)
+    primal = node.primal if moved is None else follow(moved, node.primal)
+    copied = Node(node.op, inputs, attrs, types, node.block, node.source, serial, primal)
+    for old, new in zip(node.outputs, copied.outputs, strict=False):
         new.name = old.name
     return copied
 
 
-def _on_new_inputs(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
+def follow(moved: Mapping[Node, Node], primal: Node | None) -> Node | None:
+    """What stands for a forward node now."""
+    return None if primal is None else moved.get(primal, primal)
+
+
+def _same(a: Sequence[Value], b: Sequence[Value]) -> bool:
+    return all(x is y for x, y in zip(a, b, strict=True))
+
+
+def _on_new_inputs(
+    node: Node, inputs: tuple[Value, ...], moved: Mapping[Node, Node]
+) -> tuple[Value, ...]:
     if all(a.type == b.type for a, b in zip(inputs, node.inputs, strict=True)):
-        return clone(node, inputs).outputs
-    with _standing_at(node):
+        attrs, types = node.attrs, node.types
+        return copy_with_types(node, inputs, attrs, types, replacing=True, moved=moved).outputs
+    with _standing_at(node, moved):
         return apply_all(node.op, *inputs, **node.attrs)
 
 
-def _rewritten(node: Node, inputs: tuple[Value, ...], rewrite: Rewrite) -> Sequence[Value] | None:
-    with _standing_at(node):
-        return rewrite(node, inputs)
-
-
 @contextmanager
-def _standing_at(node: Node) -> Iterator[None]:
+def _standing_at(node: Node, moved: Mapping[Node, Node]) -> Iterator[None]:
     """Nodes made inside have the block, line and primal of ``node``; states are used as they are."""
     frames = _frames.set((*_frames.get(), _Frame(node.block)))
-    primal = _primal.set(node.primal)
+    primal = _primal.set(follow(moved, node.primal))
     closed = _closed.set(True)
     try:
         with pinned(node.source):
