@@ -527,12 +527,23 @@ def _named_terms(
             continue
         weight[term] = isinstance(term, Apply) + sum(weight.get(o, 0) for o in term.operands)
         wanted = _key(term) in chosen or isinstance(term, (Load, Contract))
-        shared = isinstance(term, Apply) and uses[term] > 1
+        shared = isinstance(term, Apply) and uses[term] > 1 and not _plain_index(term)
         if (wanted or shared or weight[term] > LONGEST_EXPRESSION) and term not in seen:
             seen.add(term)
             named.append(term)
             weight[term] = 0
     return named
+
+
+_PLAIN_OPS = {"+", "-", "*", "<", "<=", ">", ">=", "==", "!="}
+
+
+def _plain_index(term: Term, depth: int = 3) -> bool:
+    """Whether a term is so small an expression of axes that the text may repeat it."""
+    if not isinstance(term, Apply):
+        return isinstance(term, (AxisIndex, SizeValue, ScalarValue, Const))
+    plain = depth > 0 and term.op in _PLAIN_OPS and term.args[0].dtype == int64
+    return plain and all(_plain_index(a, depth - 1) for a in term.args)
 
 
 def _completed(of: Reduction | Scan, found: Mapping[int, Result]) -> list[Term]:

@@ -56,7 +56,9 @@ class Linear:
         whole: dict[Hashable, Extent] = {}
         left: dict[Hashable, Extent] = {}
         for atom, coefficient in self.terms:
-            whole[atom], left[atom] = _exact(coefficient, by)
+            negative = isinstance(coefficient, int) and coefficient < 0
+            part, over = _exact(0 - coefficient if negative else coefficient, by)
+            whole[atom], left[atom] = (0 - part, 0 - over) if negative else (part, over)
         return Linear.of(quotient, whole), Linear.of(rest, left)
 
 

@@ -264,7 +264,9 @@ class Context:
         if divisor.terms or not at_least_zero(by - 1):
             return None
         form = self.linear(dividend)
-        whole, rest = form.divided(by)
+        whole, rest = (
+            self._without_remainders(*form.divided(by), by) if op == "//" else (form.divided(by))
+        )
         low, high = self.interval(rest)
         if at_least_zero(low) and at_least_zero(by - 1 - high):
             return whole if op == "//" else rest
@@ -275,6 +277,19 @@ class Context:
         remainder = ("%", rest.key(), str(by))
         self.remainders[remainder] = rest, by, quotient
         return Linear(0, ((remainder, 1),))
+
+    def _without_remainders(self, whole: Linear, rest: Linear, by: Extent) -> tuple[Linear, Linear]:
+        """``t - t % c`` in the rest is ``c * (t // c)``, which belongs to the whole."""
+        for atom, coefficient in rest.terms:
+            inner, divisor, quotient = self.remainders.get(atom, (None, 0, None))
+            if inner is None or divisor != by:
+                continue
+            rid = rest.plus(Linear(0, ((atom, 1),)), 0 - coefficient).plus(inner, coefficient)
+            more, left = rid.divided(by)
+            if len(left.terms) < len(rest.terms) - 1:
+                moved = Linear(0, ((quotient, 0 - coefficient),))
+                return whole.plus(moved).plus(more), left
+        return whole, rest
 
     def key(self, term: Term) -> Hashable:
         """Equal for terms that are computed in the same way."""
