@@ -82,7 +82,7 @@ def fuse(regions: Regions, table: TermTable, limits: Limits = LIMITS) -> Fused:
                 work.join_tails(region)
     work.merge_siblings()
     for region in regions:
-        work.fused.numbers[region] = measure(work.candidate(region))
+        work.fused.numbers[region] = work.numbers(region)
     return work.fused
 
 
@@ -93,11 +93,19 @@ class _Fusion:
         self.table = fused.table
         self._refused: set[tuple[Region, Region]] = set()
         self._slots = len(fused.regions.program.slots)
+        self._updates = frozenset(new.key for _, new in fused.regions.program.updates)
 
     # ---- candidates
 
-    def candidate(self, region: Region, chunk: _Chunk | None = None) -> Candidate:
-        return self._candidate(region.pieces, {}, region, chunk)
+    def candidate(self, region: Region) -> Candidate:
+        return self._candidate(region.pieces, {}, region, None)
+
+    def numbers(self, region: Region) -> Numbers:
+        """What a region costs as it is."""
+        found: Numbers | None = region.derived.get("numbers")
+        if found is None:
+            found = region.derived["numbers"] = measure(self.candidate(region))
+        return found
 
     def _candidate(
         self,
@@ -199,9 +207,9 @@ class _Fusion:
             return Refusal(
                 f"one kernel would compute {count} values, limit {self.limits.pieces}", count
             )
-        if (why := self._forbidden(early, late)) is not None:
+        if (why := self._forbidden(early, late) or _two_contracts(early, late)) is not None:
             return why
-        found = unify(early.pieces, late.pieces, self.regions.axes.extents, self.regions.axes.root)
+        found = unify(early, late, self.regions.axes)
         why = self._remaps(early, found) or self._saves_nothing(early, late)
         if why is not None:
             return why
@@ -246,10 +254,7 @@ class _Fusion:
         if any(p.slot.key in merged.stored for p in early.pieces):
             parts.append(early)
         worth = max(2, _points(merged) // self.limits.block)
-        return min(max(self._parallelism(r) for r in parts), worth)
-
-    def _parallelism(self, region: Region) -> int:
-        return measure(self.candidate(region)).parallelism
+        return min(max(self.numbers(r).parallelism for r in parts), worth)
 
     def _forbidden(self, early: Region, late: Region) -> Refusal | None:
         if early.partial and any(
@@ -257,8 +262,7 @@ class _Fusion:
         ):
             return Refusal("the partial results of all blocks are needed first")
         checks = any(p.checks for p in (*early.pieces, *late.pieces))
-        updates = {new.key for _, new in self.regions.program.updates}
-        if checks and any(p.slot.key in updates for p in (*early.pieces, *late.pieces)):
+        if checks and any(p.slot.key in self._updates for p in (*early.pieces, *late.pieces)):
             return Refusal("a state may be written only after every check has passed")
         return None
 
@@ -321,7 +325,7 @@ class _Fusion:
 
     def _smaller_store(self, early: Region, late: Region, merged: Candidate) -> Refusal | None:
         """A value that others need too, and that is the same for all of the late one's points."""
-        grid = frozenset(map(merged.root, measure(self.candidate(late)).grid))
+        grid = frozenset(map(merged.root, self.numbers(late).grid))
         for piece in early.pieces:
             axes = frozenset(map(merged.root, piece.axes))
             if piece.slot.key in merged.stored and not axes and grid:
@@ -486,10 +490,9 @@ class _Fusion:
         shared = _shared_bytes(early, late)
         if shared * 2 < min(_read_bytes(early), _read_bytes(late)):
             return
-        axes = self.regions.axes
-        found = unify(early.pieces, late.pieces, axes.extents, axes.root)
+        found = unify(early, late, self.regions.axes)
         if not chunked:
-            ours, theirs = (measure(self.candidate(r)).grid for r in (early, late))
+            ours, theirs = (self.numbers(r).grid for r in (early, late))
             if {found.axes.get(a) for a in ours} != theirs:
                 return
             if early.chunk is not None or late.chunk is not None:
@@ -538,6 +541,13 @@ def _cone(by_key: dict[str, Piece], key: str) -> list[Piece]:
     return list(found.values())
 
 
+def _two_contracts(early: Region, late: Region) -> Refusal | None:
+    count = sum(p.contracts for r in (early, late) for p in r.pieces)
+    if count <= 1:
+        return None
+    return Refusal(f"holds {count} contractions' tiles, limit 1", count)
+
+
 def _contract_refusal(candidate: Candidate, numbers: Numbers) -> Refusal | None:
     """A contraction is computed in register tiles: only what is done to each element may stand
     around it.
@@ -546,8 +556,6 @@ def _contract_refusal(candidate: Candidate, numbers: Numbers) -> Refusal | None:
     contracts = [p for p in direct if p.contracts]
     if not contracts:
         return None
-    if len(contracts) > 1:
-        return Refusal(f"holds {len(contracts)} contractions' tiles, limit 1", len(contracts))
     contract = contracts[0]
     own = {candidate.root(a) for a in contract.axes}
     reduced = {candidate.root(a) for p in direct if p is not contract for a in p.bound}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from graphc.passes.pieces import Piece, Program
 from graphc.types import Extent
@@ -18,8 +19,9 @@ from graphc.types import Extent
 __all__ = ["Axes", "Region", "Regions"]
 
 #: regions looked at before a merge is given up as too entangled
-SEARCH_LIMIT = 256
-_GAP = 1 << 32
+SEARCH_LIMIT = 128
+#: labels are far enough apart that renumbering all is rare
+_GAP = 1 << 256
 
 
 class Axes:
@@ -60,6 +62,8 @@ class Region:
     chunk: str | None = None
     block: int = 1
     partial: frozenset[str] = frozenset()  # keys of slots that hold one partial result a chunk
+    #: what is derived from the pieces, until they change
+    derived: dict[str, Any] = field(default_factory=dict, repr=False)
     predecessors: set[Region] = field(default_factory=set, repr=False)
     successors: set[Region] = field(default_factory=set, repr=False)
 
@@ -153,6 +157,7 @@ class Regions:
 
     def merge(self, early: Region, late: Region, moved: Iterable[Region]) -> Region:
         """Put the pieces of ``early`` into ``late``; ``moved`` is what ``between`` found."""
+        late.derived.clear()
         late.pieces = sorted((*early.pieces, *late.pieces), key=lambda p: p.serial)
         late.partial |= early.partial
         if late.chunk is None:
@@ -179,6 +184,7 @@ class Regions:
         """``new`` computes another slot from the same loads; readers of the old slot are the
         caller's to serve.
         """
+        region.derived.clear()
         region.pieces[region.pieces.index(old)] = new
         for key in dict.fromkeys(load.tensor for load in old.loads):
             self.readers[key] = [new if p is old else p for p in self.readers[key]]

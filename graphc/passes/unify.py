@@ -9,11 +9,12 @@ A map is kept one to one, so no two axes of one region ever become the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from graphc.kernel.terms import AxisIndex, Load, Term
 from graphc.passes.pieces import Piece
+from graphc.passes.regions import Axes, Region
 from graphc.types import Extent
 
 __all__ = ["Unification", "unify"]
@@ -59,21 +60,17 @@ class Unification:
         return True
 
 
-def unify(
-    first: Sequence[Piece],
-    second: Sequence[Piece],
-    extents: dict[str, Extent],
-    root: Callable[[str], str],
-) -> Unification:
-    """The axes of ``first`` that are axes of ``second``."""
-    found = Unification(extents, root)
+def unify(early: Region, late: Region, axes: Axes) -> Unification:
+    """The axes of ``early`` that are axes of ``late``."""
+    found = Unification(axes.extents, axes.root)
+    first, second = early.pieces, late.pieces
     produced = {p.slot.key: p for p in first}
     reads = [(piece, load) for piece in second for load in piece.loads if load.tensor in produced]
     reads.sort(key=lambda item: not _plain(item[1]))
     for piece, load in reads:
         if not _direct(found, produced[load.tensor], load):
             found.remapped.append((piece, load))
-    _by_shared_loads(found, first, second, produced.keys())
+    _by_shared_loads(found, _patterns(early, axes.root), _patterns(late, axes.root))
     _by_extent(found, first, second)
     return found
 
@@ -97,36 +94,39 @@ def _direct(found: Unification, producer: Piece, load: Load) -> bool:
     return direct
 
 
-def _by_shared_loads(
-    found: Unification, first: Sequence[Piece], second: Sequence[Piece], without: Iterable[str]
-) -> None:
-    theirs = _patterns(second, found.root)
-    skip = set(without)
-    for key, indices in _patterns(first, found.root).items():
-        if key in skip:
-            continue
-        for ours in indices:
-            for other in theirs.get(key, ()):
+_Patterns = dict[str, list[tuple[Term, ...]]]
+
+
+def _by_shared_loads(found: Unification, ours: _Patterns, theirs: _Patterns) -> None:
+    for key in (k for k in ours if k in theirs):  # in order of the text, so the same every time
+        for index in ours[key]:
+            for other in theirs[key]:
                 pairs = [
                     (a.axis, b.axis)
-                    for a, b in zip(ours, other, strict=True)
+                    for a, b in zip(index, other, strict=True)
                     if isinstance(a, AxisIndex) and isinstance(b, AxisIndex)
                 ]
                 found.all_fit(pairs)
 
 
-def _patterns(
-    pieces: Sequence[Piece], root: Callable[[str], str]
-) -> dict[str, list[tuple[Term, ...]]]:
-    """For each tensor the first few distinct indices that it is loaded at."""
+def _patterns(region: Region, root: Callable[[str], str]) -> _Patterns:
+    """For each tensor that a region reads from memory the first few indices that it reads it at."""
+    known: _Patterns | None = region.derived.get("patterns")
+    if known is not None:
+        return known
+    own = {p.slot.key for p in region.pieces}
     patterns: dict[str, dict[tuple[object, ...], tuple[Term, ...]]] = {}
-    for piece in pieces:
+    for piece in region.pieces:
         for load in piece.loads:
-            known = patterns.setdefault(load.tensor, {})
-            if len(known) < _PATTERNS:
+            if load.tensor in own:
+                continue
+            found = patterns.setdefault(load.tensor, {})
+            if len(found) < _PATTERNS:
                 key = tuple(root(t.axis) if isinstance(t, AxisIndex) else t for t in load.index)
-                known.setdefault(key, load.index)
-    return {tensor: list(known.values()) for tensor, known in patterns.items()}
+                found.setdefault(key, load.index)
+    known = {tensor: list(found.values()) for tensor, found in patterns.items()}
+    region.derived["patterns"] = known
+    return known
 
 
 def _by_extent(found: Unification, first: Sequence[Piece], second: Sequence[Piece]) -> None:
