@@ -1,4 +1,5 @@
-"""From values to a closed, pure graph: modes chosen, reads and attached updates resolved; and dims bound.
+"""From values to a closed, pure graph: modes chosen, reads and attached updates resolved; and dims
+bound.
 
 ::
 
@@ -15,14 +16,17 @@ from typing import Any
 
 from graphc.contraction import ContractSpec
 from graphc.errors import BindError, StateError
-from graphc.graph import STATES, Graph, Node, Value, check_scope, copy_with_types
+from graphc.graph import STATES, Graph, Node, Value, ancestors, check_scope, copy_with_types
 from graphc.types import Dim, Size, TensorType, evaluate
 
 __all__ = ["bind_dims", "bind_graph", "close", "depends_on_mode", "needed_nodes"]
 
 
 def needed_nodes(roots: Sequence[Value], mode: str | None = None) -> list[Node]:
-    """What ``roots`` need in program order, looking only into the branch that ``mode`` chooses."""
+    """What ``roots`` need in program order, looking only into the branch that ``mode`` chooses.
+
+    A derivative needs its forward node: what is attached to that happens too.
+    """
     seen: set[Node] = set()
     stack = [v.node for v in roots]
     while stack:
@@ -30,6 +34,8 @@ def needed_nodes(roots: Sequence[Value], mode: str | None = None) -> list[Node]:
         if node not in seen:
             seen.add(node)
             stack.extend(v.node for v in _followed(node, mode))
+            if node.primal is not None:
+                stack.append(node.primal)
     return sorted(seen, key=lambda n: n.serial)
 
 
@@ -70,11 +76,13 @@ def close(
     *,
     mode: str | None = None,
 ) -> Graph:
-    """The graph that computes ``outputs`` and writes ``updates``, and what is attached to what they need.
+    """The graph that computes ``outputs`` and writes ``updates``, and what is attached to what they
+    need.
 
-    ``inputs`` default to the observed values needed, in program order. With ``mode`` None, ``by_mode`` nodes stay.
-    Attached updates of one state compose in program order. Raises StateError where a state is updated both ways,
-    BindError where an observed value is needed that is no input, ScopeError where a body's value is used outside.
+    ``inputs`` default to the observed values needed, in program order. With ``mode`` None,
+    ``by_mode`` nodes stay. Attached updates of one state compose in program order. Raises
+    StateError where a state is updated both ways, BindError where an observed value is needed that
+    is no input, ScopeError where a body's value is used outside.
     """
     explicit = list(updates.items() if isinstance(updates, Mapping) else updates)
     roots = [*outputs, *(new for _, new in explicit)]
@@ -86,14 +94,13 @@ def close(
                 f"{state!r} is updated explicitly and by an attached update: keep one of them",
                 state.node.source,
             )
-    observed = [n.outputs[0] for n in nodes if n.op == "observed"]
+    results = tuple(replaced.get(v, v) for v in outputs)
+    written = tuple((s, replaced.get(v, v)) for s, v in [*attached.items(), *explicit])
+    needed = ancestors([*results, *(new for _, new in written)])
+    observed = [n.outputs[0] for n in needed if n.op == "observed"]
     given = tuple(observed if inputs is None else inputs)
     _check_given(observed, given)
-    graph = Graph(
-        given,
-        tuple(replaced.get(v, v) for v in outputs),
-        tuple((s, replaced.get(v, v)) for s, v in [*attached.items(), *explicit]),
-    )
+    graph = Graph(given, results, written)
     check_scope(graph)
     return _prune_loops(graph)
 
@@ -220,7 +227,9 @@ def bind_dims(types: Sequence[TensorType], shapes: Sequence[tuple[int, ...]]) ->
 
 
 def bind_graph(graph: Graph, sizes: Mapping[Dim, int]) -> tuple[Graph, dict[Value, Value]]:
-    """``graph`` with dims replaced by ints, in bodies too, and the value that stands for each that changed."""
+    """``graph`` with dims replaced by ints, in bodies too, and the value that stands for each that
+    changed.
+    """
     replaced: dict[Value, Value] = {}
     moved: dict[Node, Node] = {}
     if not sizes:

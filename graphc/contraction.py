@@ -1,16 +1,19 @@
-"""What a contraction sums: named axes, and the quasi-affine indices at which its two operands are read.
+"""What a contraction sums: named axes, and the quasi-affine indices at which its two operands are
+read.
 
 ::
 
-    spec   := [axis:extent, .. ; axis:extent, ..](a[index, ..], b[index, ..]) where condition, .. in dtype
+    spec   := [axis:extent, .. ; axis:extent, ..](a[index, ..], b[index, ..])
+              [where condition, ..] [in dtype]
     index  := axes, ints, + - *int //int %int (floor)
     condition := index % int == 0  |  0 <= index < extent
 
     out[axes] = sum over reduced axes of a[a_index] * b[b_index], where all conditions hold
 
-An index outside of its operand reads 0: that is how padding is said. Matmul is ``[m:64,n:96; k:80](a[m,k], b[k,n])``,
-a convolution of stride 2 ``[n:8,o:16,y:7; c:4,p:3](a[n,c,2*y+p-1], b[o,c,p])``, and its two gradients, transposed
-and grouped forms are contractions again: ``transpose`` (in ``graphc.ops.contract``) solves the indices for them.
+An index outside of its operand reads 0: that is how padding is said. Matmul is ``[m:64,n:96;
+k:80](a[m,k], b[k,n])``, a convolution of stride 2 ``[n:8,o:16,y:7; c:4,p:3](a[n,c,2*y+p-1],
+b[o,c,p])``, and its two gradients, transposed and grouped forms are contractions again:
+``transpose`` (in ``graphc.ops.contract``) solves the indices for them.
 """
 
 from __future__ import annotations
@@ -142,7 +145,9 @@ class Affine:
         return total
 
     def range(self, extents: Mapping[str, Extent]) -> tuple[Extent, Extent] | None:
-        """The least and greatest value, where axes run from 0 to extent - 1; None where it cannot be said."""
+        """The least and greatest value, where axes run from 0 to extent - 1; None where it cannot
+        be said.
+        """
         low: Extent = self.offset
         high: Extent = self.offset
         for atom, factor in self.terms:
@@ -222,7 +227,7 @@ Axes = tuple[tuple[str, Extent], ...]
 
 @dataclass(frozen=True)
 class ContractSpec:
-    """See the module. ``accumulate`` None: float32 for floats up to that, else the operands' own."""
+    """See the module. ``accumulate`` None: f32 for floats up to that, else the operands' own."""
 
     axes: Axes
     reduced: Axes

@@ -278,7 +278,7 @@ def _located(error: GraphcError, op: str) -> GraphcError:
 
 
 def ancestors(roots: Iterable[Value], stop: Iterable[Value] = ()) -> list[Node]:
-    """The nodes that ``roots`` need, in program order, not looking behind the values in ``stop``."""
+    """The nodes that ``roots`` need, in program order, not looking behind values in ``stop``."""
     stopped = {id(v) for v in stop}
     seen: set[Node] = set()
     stack = [v.node for v in roots if id(v) not in stopped]
@@ -344,7 +344,9 @@ class Graph:
 
     @cached_property
     def block_names(self) -> Mapping[str, str]:
-        """Every block path (and its parents) in the graph and its bodies, and its rendered form: roots numbered in program order."""
+        """Every block path (and its parents) in the graph and its bodies, and its rendered form:
+        roots numbered in program order.
+        """
         roots: dict[str, dict[str, int]] = {}
         nodes = list(_with_bodies(self))
         for node in nodes:
@@ -370,7 +372,8 @@ class Graph:
         return str(HOOKS["text"](self, folded=folded))
 
     def __repr__(self) -> str:
-        return f"<Graph: {len(self.inputs)} inputs, {len(self.nodes)} nodes, {len(self.outputs)} outputs>"
+        counts = f"{len(self.nodes)} nodes, {len(self.outputs)} outputs"
+        return f"<Graph: {len(self.inputs)} inputs, {counts}>"
 
     def _repr_svg_(self) -> str | None:
         return HOOKS["svg"](self) if "svg" in HOOKS else None
@@ -424,7 +427,9 @@ def rebuild(graph: Graph, rewrite: Rewrite) -> Graph:
 
 
 def clone(node: Node, inputs: tuple[Value, ...], attrs: Mapping[str, Any] | None = None) -> Node:
-    """``node`` on other inputs of the same types (or with other attrs), as a new node of the same place."""
+    """``node`` on other inputs of the same types (or with other attrs), as a new node of the same
+    place.
+    """
     return copy_with_types(node, inputs, node.attrs if attrs is None else attrs, node.types)
 
 
@@ -439,8 +444,9 @@ def copy_with_types(
 ) -> Node:
     """A new node of ``node``'s op, block, line and names; no rule is consulted.
 
-    ``replacing``: the old node leaves the graph, so the new one takes its place in program order where it can, that
-    is where all its inputs stand before it. ``moved`` says what replaced the forward nodes, for ``primal``.
+    ``replacing``: the old node leaves the graph, so the new one takes its place in program order
+    where it can, that is where all its inputs stand before it. ``moved`` says what replaced the
+    forward nodes, for ``primal``.
     """
     keeps = replacing and all(v.node.serial < node.serial for v in inputs)
     serial = node.serial if keeps else next(_serials)
@@ -472,7 +478,7 @@ def _on_new_inputs(
 
 @contextmanager
 def _standing_at(node: Node, moved: Mapping[Node, Node]) -> Iterator[None]:
-    """Nodes made inside have the block, line and primal of ``node``; states are used as they are."""
+    """Nodes made inside have the block, line and primal of ``node``; states are not read."""
     frames = _frames.set((*_frames.get(), _Frame(node.block)))
     primal = _primal.set(follow(moved, node.primal))
     closed = _closed.set(True)
@@ -495,7 +501,7 @@ def check_scope(graph: Graph) -> None:
             user = graph.uses.get(node.outputs[0], ())
             where = f", used at {user[0][0].source}" if user and user[0][0].source else ""
             raise ScopeError(
-                f"{_label(node.outputs[0])} belongs to the body of a loop or branch and is used outside of it"
+                f"{_label(node.outputs[0])} belongs to the body of a loop or branch and is used outside"
                 f"{where}: return it from the body",
                 node.source,
             )

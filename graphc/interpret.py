@@ -1,7 +1,8 @@
-"""Run a graph with NumPy, op by op, through each op's reference: slow, plain, the oracle of every other level.
+"""Run a graph with NumPy, op by op, through each op's reference: slow, plain, the oracle of every
+other level.
 
-Values are kept in their own dtype, so float32 stays float32. States are read before anything runs and written after
-everything has, as in an executable.
+Values are kept in their own dtype, so float32 stays float32. States are read before anything runs
+and written after everything has, as in an executable.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ def interpret(
 ) -> tuple[list[Array], dict[Value, Array]]:
     """The outputs, and the new value of every updated state.
 
-    ``arguments`` are in the order of ``graph.inputs``; dims are bound by their shapes (``sizes`` adds those that no
-    input has). ``states`` gives values of states and parameters; the others are read from their cells. No cell is
-    written. Raises BindError where an argument does not fit.
+    ``arguments`` are in the order of ``graph.inputs``; dims are bound by their shapes (``sizes``
+    adds those that no input has). ``states`` gives values of states and parameters; the others are
+    read from their cells. No cell is written. Raises BindError where an argument does not fit.
 
     >>> from graphc.graph import Graph, source_value
     >>> from graphc.types import TensorType, float32

@@ -44,6 +44,7 @@ __all__ = [
     "Transform",
     "composite",
     "function",
+    "int_shape",
     "op_of",
     "register",
     "run_nodes",
@@ -177,7 +178,9 @@ def op_of(node: Node) -> Op:
 def run_nodes(
     nodes: Sequence[Node], known: Mapping[Value, Array], wanted: Sequence[Value]
 ) -> list[Array]:
-    """The arrays of ``wanted``, running ``nodes`` in order through their references; ``known`` is given."""
+    """The arrays of ``wanted``, running ``nodes`` in order through their references; ``known`` is
+    given.
+    """
     found = dict(known)
     for node in nodes:
         if all(v in found for v in node.outputs):
@@ -220,6 +223,14 @@ def composite(f: Callable[P, R]) -> Callable[P, R]:
             return f(*args, **kwargs)
 
     return wrapped
+
+
+def int_shape(type: TensorType) -> tuple[int, ...]:
+    """The shape where all dims are bound, as references see it; VerifyError where one is not."""
+    found = tuple(extent for extent in type.shape if isinstance(extent, int))
+    if len(found) < len(type.shape):
+        raise VerifyError(f"{type} has unbound dims: bind them before running")
+    return found
 
 
 def tensor(shape: Shape | int = (), dtype: DType = float32) -> TensorType:

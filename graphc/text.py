@@ -3,16 +3,18 @@
 ::
 
     graph    := "graph(" input names ")" , dim lines , node lines , update lines , "return" names
-    dim      := "dim" NAME [ "min=" int ] [ "max=" int ] [ "multiple_of=" int ] [ "specialize=false" ]
+    dim      := "dim" NAME [ "min=" int ] [ "max=" int ] [ "multiple_of=" int ]
+                [ "specialize=false" ]
     node     := names ":" types "=" op "(" input names [ ";" attrs ] ")"   [ "#" place ]
     place    := FILE ":" LINE  [ block ]  [ "~" primal ]        ("-" where no line is known)
     update   := "update" state "=" name
-    attr     := NAME "=" ( int | float | "true" | "false" | "none" | STRING | dtype | size | "(" attr values ")"
-                         | contraction | "array(" numbers ")" | "@" content hash | body )
+    attr     := NAME "=" ( int | float | "true" | "false" | "none" | STRING | dtype | size
+                         | "(" attr values ")" | contraction | "array(" numbers ")" | "@" content hash | body )
     body     := "{" "(" arguments with types ")" , node lines , "return" names , "}"
 
-``%3`` is a value without a name; ``h~2`` the second value named h. Unfolded text parses back: ``parse_graph`` of it
-prints the same. Folded text shows every composite call as one line and constants in place; it is for reading.
+``%3`` is a value without a name; ``h~2`` the second value named h. Unfolded text parses back:
+``parse_graph`` of it prints the same. Folded text shows every composite call as one line and
+constants in place; it is for reading.
 """
 
 from __future__ import annotations
@@ -89,7 +91,9 @@ def _base_name(value: Value) -> str:
 
 
 def _unique(base: str, used: dict[str, int]) -> str:
-    """``%0``, ``%1``... for values without a name; ``h``, ``h~2``, ``h~3`` for those that share one."""
+    """``%0``, ``%1``... for values without a name; ``h``, ``h~2``, ``h~3`` for those that share
+    one.
+    """
     count = used[base] = used.get(base, 0) + 1
     if base == "%":
         return f"%{count - 1}"
@@ -208,7 +212,9 @@ def attr_text(value: Any) -> str:
 
 
 def number_text(value: int | float) -> str:
-    """A number that reads back exactly: nan, inf, -inf as words; floats always with a point or exponent."""
+    """A number that reads back exactly: nan, inf, -inf as words; floats always with a point or
+    exponent.
+    """
     if isinstance(value, float) and not math.isfinite(value):
         return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
     return repr(value)

@@ -48,8 +48,9 @@ def parse_graph(
 ) -> Graph:
     r"""The graph that ``text`` says.
 
-    ``constants`` gives arrays by content hash (``graphc.text.constants_of``), ``states`` the cells by name; without
-    it, states get new cells of zeros. Raises ParseError with line, column and a caret.
+    r``constants`` gives arrays by content hash (``graphc.text.constants_of``), ``states`` the cells
+    by name; without it, states get new cells of zeros. Raises ParseError with line, column and a
+    caret.
 
     >>> import graphc.ops, graphc.text
     >>> text = "graph(x)\\n  x: f32[2] = observed()\\n  y: f32[2] = exp(x)\\n  return y\\n"
@@ -191,7 +192,8 @@ class _Parser:
         return self.scope.values[name.text]
 
     def dim(self) -> None:
-        name, options = self.kind("name", "a dim's name"), {}
+        name = self.kind("name", "a dim's name")
+        options: dict[str, Any] = {}
         while self.token.kind == "name":
             key = self.advance().text
             self.expect("=")

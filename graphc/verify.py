@@ -1,10 +1,11 @@
-"""The rules that every closed graph keeps; passes are checked against them under ``GRAPHC_VERIFY=1``.
+"""The rules that every closed graph keeps; passes are checked against them under
+``GRAPHC_VERIFY=1``.
 
-1. Every op is registered, and every node's types are what its op's rule derives.
-2. A node's inputs are results of nodes that stand before it.
-3. Inputs of the graph are observed (of a body: argument) sources, each once; no other observed or argument is needed.
-4. Updates go from a state to a value of its type, each state once; one cell has one source node.
-5. ``read`` and ``attach`` are resolved; bodies read no state: what they use is an input.
+1. Every op is registered, and every node's types are what its op's rule derives. 2. A node's inputs
+are results of nodes that stand before it. 3. Inputs of the graph are observed (of a body: argument)
+sources, each once; no other observed or argument is needed. 4. Updates go from a state to a value
+of its type, each state once; one cell has one source node. 5. ``read`` and ``attach`` are resolved;
+bodies read no state: what they use is an input.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Elementwise functions, named as the array API's: they promote, broadcast, and apply one primitive or a few."""
+"""Elementwise functions, named as the array API's: they promote, broadcast, and apply one primitive
+or a few.
+"""
 
 from __future__ import annotations
 
@@ -126,7 +128,9 @@ def minimum(a: object, b: object) -> Value:
 
 @function
 def clip(x: object, min: object = None, max: object = None) -> Value:
-    """x kept within min and max (None: no bound); the derivative is 1 on the bounds and 0 outside, as PyTorch's."""
+    """x kept within min and max (None: no bound); the derivative is 1 on the bounds and 0 outside,
+    as PyTorch's.
+    """
     value = lift_one("clip", x)
     if min is not None:
         value, low = lift("clip", value, min)

@@ -1,8 +1,8 @@
 """``contract``: the sum over named axes of products of two operands at quasi-affine indices.
 
-Matrix products, convolutions of any stride, padding, dilation and groups, sliding windows, and all their derivatives
-are this one op: the derivative towards an operand solves the operand's indices for the axes, which gives a contraction
-again::
+Matrix products, convolutions of any stride, padding, dilation and groups, sliding windows, and all
+their derivatives are this one op: the derivative towards an operand solves the operand's indices
+for the axes, which gives a contraction again::
 
     out[n,o,y] = sum c,p of x[n, c, 2y+p-1] w[o,c,p]
     dx[n,c,iy] = sum o,p of g[n, o, (iy+1-p)//2] w[o,c,p]   where (iy+1-p) % 2 == 0
@@ -43,6 +43,7 @@ from graphc.op import (
     Op,
     Sample,
     Transform,
+    int_shape,
     register,
     single,
     tensor,
@@ -75,7 +76,7 @@ def _contract_type(types: Types, attrs: Attrs) -> Types:
 
 
 def _check_plain(operand: TensorType, index: tuple[Affine, ...], spec: ContractSpec) -> None:
-    """A dimension that is read by one axis alone has its extent, unless a Dim hides what both are."""
+    """A dimension that is read by one axis alone has the extent of that axis."""
     for place, (expression, extent) in enumerate(zip(index, operand.shape, strict=True)):
         name = expression.plain
         if name and name in spec.extents and spec.extents[name] != extent:
@@ -125,12 +126,12 @@ def _gathered(
     conditions: Sequence[Condition],
 ) -> Array:
     """x read at ``index`` over the grid of ``names``; 0 outside and where a condition fails."""
-    shape = tuple(spec.extents[n] for n in names)
+    shape = int_shape(TensorType(int64, tuple(spec.extents[n] for n in names)))
     grids = {
         name: np.arange(extent).reshape([-1 if i == k else 1 for i in range(len(names))])
         for k, (name, extent) in enumerate(zip(names, shape, strict=True))
     }
-    valid = np.ones(shape, bool)
+    valid: Array = np.ones(shape, np.bool_)
     places = []
     for expression, extent in zip(index, x.shape, strict=True):
         place = _evaluate(expression, grids)
@@ -182,7 +183,7 @@ def _contract_reference(arrays: Sequence[Array], attrs: Attrs, types: Types) -> 
     unused = [e for n, e in spec.reduced if n not in a_names and n not in b_names]
     summed = summed * wide.type(product(unused))
     spread = summed.reshape([e if n in found else 1 for n, e in spec.axes])
-    return (np.broadcast_to(spread, types[0].shape).astype(types[0].dtype.numpy),)
+    return (np.broadcast_to(spread, int_shape(types[0])).astype(types[0].dtype.numpy),)
 
 
 # ---- derivative: solve the indices
@@ -258,7 +259,8 @@ def _digits(
 
 
 def transpose(spec: ContractSpec, shape: Shape) -> ContractSpec:
-    """The contraction of (cotangent, b) that gives the cotangent of operand a, whose shape is ``shape``.
+    """The contraction of (cotangent, b) that gives the cotangent of operand a, whose shape is
+    ``shape``.
 
     >>> m, n, k = axis("m"), axis("n"), axis("k")
     >>> matmul = ContractSpec((("m", 2), ("n", 3)), (("k", 4),), (m, k), (k, n))
@@ -319,7 +321,7 @@ def _solve_all(
         if digits and all(found.free(n) for n, _, _ in digits):
             for k, (digit, factor, radix) in enumerate(digits):
                 part = target // factor
-                found.assign(digit, part if k == 0 else part % radix)
+                found.assign(digit, part if k == 0 or not isinstance(radix, int) else part % radix)
             continue
         if place in pairs.values():
             continue
@@ -364,18 +366,19 @@ def _quotient_pairs(index: tuple[Affine, ...]) -> dict[int, int]:
     """Places of e // s and e % s in one operand: together they say e."""
     atoms = [_sole_atom(i) for i in index]
     found: dict[int, int] = {}
-    for i, first in enumerate(atoms):
-        for j, second in enumerate(atoms):
-            if isinstance(first, Quotient) and isinstance(second, Remainder):
-                if (first.of, first.by) == (second.of, second.by) and i not in found:
-                    found[i] = j
+    remainders = {(a.of, a.by): j for j, a in enumerate(atoms) if isinstance(a, Remainder)}
+    for i, atom in enumerate(atoms):
+        if isinstance(atom, Quotient) and (atom.of, atom.by) in remainders:
+            found[i] = remainders.pop((atom.of, atom.by))
     return found
 
 
 def _needed(
     out: ContractSpec, conditions: Sequence[Condition], old: ContractSpec
 ) -> tuple[Condition, ...]:
-    """Without the conditions that always hold, or that reading 0 outside of an operand already says."""
+    """Without the conditions that always hold, or that reading 0 outside of an operand already
+    says.
+    """
     kept: list[Condition] = []
     read = {
         (index, old.extents[name]) for index, (name, _) in zip(out.a_index, old.axes, strict=True)
@@ -571,8 +574,8 @@ def _contract_errors() -> tuple[ErrorSample, ...]:
 register(
     Op(
         "contract",
-        "out[axes] = the sum over the reduced axes of a[a_index] * b[b_index], where the conditions of ``spec`` hold; "
-        "an index outside of its operand reads 0. See graphc.contraction.",
+        "out[axes] = the sum over the reduced axes of a[a_index] * b[b_index], where the conditions "
+        "of ``spec`` hold; an index outside of its operand reads 0. See graphc.contraction.",
         _contract_type,
         _contract_reference,
         _contract_vjp,

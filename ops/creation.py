@@ -95,7 +95,9 @@ def linspace(start: float, stop: float, num: int, *, dtype: object = float32) ->
 
 @function
 def one_hot(index: object, count: Extent, dtype: object = float32) -> Value:
-    """1 where the new last axis (of extent ``count``) equals ``index``, else 0: shape index.shape + (count,)."""
+    """1 where the new last axis (of extent ``count``) equals ``index``, else 0: shape index.shape +
+    (count,).
+    """
     wanted = lift_one("one_hot", index)
     shape = (*wanted.shape, count)
     column = apply("iota", shape=shape, axis=len(shape) - 1, dtype=wanted.dtype)

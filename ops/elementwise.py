@@ -1,8 +1,9 @@
 """Elementwise ops: one scalar op of the Kernel IR at every element.
 
-Primitives are named as the scalar ops (``+``, ``exp``, ``where``...) and take inputs of one shape; the functions below
-them have the array API's names, promote and broadcast. A derivative of an elementwise op is elementwise too: its rule
-``(g, inputs, output) -> g times the partial derivative`` serves both modes.
+Primitives are named as the scalar ops (``+``, ``exp``, ``where``...) and take inputs of one shape;
+the functions below them have the array API's names, promote and broadcast. A derivative of an
+elementwise op is elementwise too: its rule ``(g, inputs, output) -> g times the partial
+derivative`` serves both modes.
 """
 
 from __future__ import annotations
@@ -430,8 +431,8 @@ def _cast_lower(ctx: LowerContext, node: Node, inputs: Inputs, index: Index) -> 
 register(
     Op(
         "cast",
-        "The element in another dtype: float to integer truncates and saturates (NaN gives 0), integers wrap, "
-        "bool is ``a != 0``.",
+        "The element in another dtype: float to integer truncates and saturates (NaN gives 0), "
+        "integers wrap, bool is ``a != 0``.",
         _cast_type,
         _cast_reference,
         lambda node, cotangents, transform: _cast_flow(node, cotangents, node.inputs[0].dtype),

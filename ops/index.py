@@ -1,6 +1,7 @@
 """Indexing at run-time positions: gather, scatter, and slices that start where a value says.
 
-An index outside of its axis is an error of the call (the lowering makes a ``check``), never memory read or written.
+An index outside of its axis is an error of the call (the lowering makes a ``check``), never memory
+read or written.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from graphc.op import (
     Op,
     Sample,
     Transform,
+    int_shape,
     register,
     single,
     tensor,
@@ -103,8 +105,8 @@ def _gather_reference(arrays: Sequence[Array], attrs: Attrs, types: Types) -> Se
     x, indices = arrays
     axis, batch = attrs["axis"], attrs["batch_dims"]
     _check_range("gather", indices, x.shape[axis])
-    if not np.prod(types[0].shape):
-        return (np.zeros(types[0].shape, x.dtype),)
+    if 0 in types[0].shape:
+        return (np.zeros(int_shape(types[0]), x.dtype),)
     return (np.asarray(x[_positions(x.shape, indices, axis, batch)]),)
 
 
@@ -161,7 +163,8 @@ def _gather_samples() -> tuple[Sample, ...]:
 register(
     Op(
         "gather",
-        "Elements of x at ``indices`` along ``axis``; the first ``batch_dims`` axes of both belong together.",
+        "Elements of x at ``indices`` along ``axis``; the first ``batch_dims`` axes of both belong "
+        "together.",
         _gather_type,
         _gather_reference,
         _gather_vjp,
@@ -279,7 +282,9 @@ def _winners(node: Node) -> tuple[Value, Value, Value]:
 
 
 def _scatter_lower(ctx: LowerContext, node: Node, inputs: Inputs, index: Index) -> Term:
-    """Every element looks for the values that go to it: correct for duplicates and in any order of execution."""
+    """Every element looks for the values that go to it: correct for duplicates and in any order of
+    execution.
+    """
     x, indices, _ = node.inputs
     axis, batch, mode = node.attrs["axis"], node.attrs["batch_dims"], node.attrs["mode"]
     inner = indices.shape[batch:]
@@ -310,7 +315,9 @@ def _combine(mode: str, mine: Term, old: Term, new: Term) -> Term:
 
 
 def _split_flat(flat: Term, extents: Sequence[Extent]) -> list[Term]:
-    """The index of row-major position ``flat``; -1 stays out of range nowhere: floor division keeps it at the edge."""
+    """The index of row-major position ``flat``; -1 stays out of range nowhere: floor division keeps
+    it at the edge.
+    """
     terms: list[Term] = []
     rest = flat
     for extent in reversed(extents[1:]):
@@ -334,8 +341,8 @@ _ADD = {**_AT, "mode": "add"}
 register(
     Op(
         "scatter",
-        "x with ``values`` written, added, or bounded in at ``indices`` along ``axis``: what gather would read. "
-        "Of equal indices set keeps the last in row-major order.",
+        "x with ``values`` written, added, or bounded in at ``indices`` along ``axis``: what gather "
+        "would read. Of equal indices set keeps the last in row-major order.",
         _scatter_type,
         _scatter_reference,
         _scatter_vjp,
@@ -418,7 +425,9 @@ def _dynamic_slice_jvp(node: Node, tangents: Cotangents, transform: Transform) -
 def _starts(
     ctx: LowerContext, node: Node, terms: Sequence[Term], window: Sequence[Extent], name: str
 ) -> list[Term]:
-    """The starts as int64, checked to keep the window inside; a window as wide as its axis starts at 0."""
+    """The starts as int64, checked to keep the window inside; a window as wide as its axis starts
+    at 0.
+    """
     found = []
     for term, size, extent in zip(terms, window, node.inputs[0].shape, strict=True):
         room = extent - size
@@ -442,7 +451,8 @@ _STARTS = {1: np.asarray(1), 2: np.asarray(0)}
 register(
     Op(
         "dynamic_slice",
-        "dynamic_slice(x, *starts): the window of ``shape`` that begins at the starts, which must keep it inside.",
+        "dynamic_slice(x, *starts): the window of ``shape`` that begins at the starts, which must "
+        "keep it inside.",
         _dynamic_slice_type,
         _dynamic_slice_reference,
         _dynamic_slice_vjp,
@@ -525,7 +535,7 @@ def _dynamic_update_lower(ctx: LowerContext, node: Node, inputs: Inputs, index: 
 register(
     Op(
         "dynamic_update",
-        "dynamic_update(x, value, *starts): x with ``value`` written in where dynamic_slice would read.",
+        "dynamic_update(x, value, *starts): x with ``value`` written where dynamic_slice reads.",
         _dynamic_update_type,
         _dynamic_update_reference,
         _dynamic_update_vjp,

@@ -1,8 +1,8 @@
 """``x[...]`` and ``x.at[...]``, take, and sums by segment.
 
-Integers, slices, None and ``...`` are movement; an integer Value slices where it says at run time; integer arrays
-gather. Negative indices count from the end, as NumPy's. A boolean mask would have a shape that depends on data, and
-is refused with what to write instead.
+Integers, slices, None and ``...`` are movement; an integer Value slices where it says at run time;
+integer arrays gather. Negative indices count from the end, as NumPy's. A boolean mask would have a
+shape that depends on data, and is refused with what to write instead.
 """
 
 from __future__ import annotations
@@ -204,16 +204,15 @@ def getitem(x: object, index: object) -> Value:
     """
     value = lift_one("index", x)
     items = _items(value, index)
-    real = [i for i in items if not isinstance(i, _NewAxis)]
+    real: list[_Item] = [i for i in items if not isinstance(i, _NewAxis)]
     value = _slice_statically(value, real)
-    value, real = _slice_at_values(value, real)
+    value = _slice_at_values(value, real)
     many = [axis for axis, item in enumerate(real) if isinstance(item, _Many)]
     if many and any(isinstance(i, _NewAxis) for i in items):
         _refuse(f"{who('index')}: None and integer arrays in one index: use expand_dims after")
     if not many:
         return _finish(value, items)
-    value = _gather_many(value, real, many)
-    return value
+    return _gather_many(value, real, many)
 
 
 def _slice_statically(x: Value, items: Sequence[_Item]) -> Value:
@@ -237,9 +236,9 @@ def _slice_statically(x: Value, items: Sequence[_Item]) -> Value:
     return flip(x, tuple(flips)) if flips else x
 
 
-def _slice_at_values(x: Value, items: list[_Item]) -> tuple[Value, list[_Item]]:
+def _slice_at_values(x: Value, items: Sequence[_Item]) -> Value:
     if not any(isinstance(i, _Place) and isinstance(i.at, Value) for i in items):
-        return x, items
+        return x
     starts, shape = [], list(x.shape)
     for axis, item in enumerate(items):
         if isinstance(item, _Place) and isinstance(item.at, Value):
@@ -247,7 +246,7 @@ def _slice_at_values(x: Value, items: list[_Item]) -> tuple[Value, list[_Item]]:
             shape[axis] = 1
         else:
             starts.append(full((), 0, int64))
-    return apply("dynamic_slice", x, *starts, shape=tuple(shape)), items
+    return apply("dynamic_slice", x, *starts, shape=tuple(shape))
 
 
 def _finish(x: Value, items: Sequence[_Item]) -> Value:
@@ -296,7 +295,9 @@ def _apart(items: Sequence[_Item]) -> bool:
 def _merge_axes(
     x: Value, axes: Sequence[int], arrays: Sequence[Value]
 ) -> tuple[Value, list[Value]]:
-    """x with ``axes`` merged into its first, and the index arrays as one into that; out of range stays so."""
+    """x with ``axes`` merged into its first, and the index arrays as one into that; out of range
+    stays so.
+    """
     x = moveaxis(x, tuple(axes), tuple(range(len(axes))))
     extents = x.shape[: len(axes)]
     shape = broadcast_shapes("index", arrays)

@@ -1,5 +1,5 @@
-"""From what a person writes to what primitives take: scalars and arrays become Values, dtypes are promoted,
-broadcasting becomes explicit nodes.
+"""From what a person writes to what primitives take: scalars and arrays become Values, dtypes are
+promoted, broadcasting becomes explicit nodes.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ def full(shape: Shape, value: Weak, dtype: DType) -> Value:
 
 
 def _fit(value: Weak, dtype: DType) -> Weak:
-    """``value`` as an element of ``dtype``: rounded for floats, refused where an integer type cannot hold it."""
+    """``value`` as an element of ``dtype``: rounded for floats, refused where an integer type
+    cannot hold it.
+    """
     if dtype.is_float:
         with np.errstate(over="ignore"):
             return float(dtype.numpy.type(value))
@@ -133,7 +135,7 @@ def join(a: DType, b: DType) -> DType | None:
 
 
 def promote(op: str, operands: Sequence[object]) -> tuple[list[Value | Weak], DType]:
-    """Operands as Values or weak scalars, and the element type they meet in (nothing is cast yet)."""
+    """Operands as Values or weak scalars, and the dtype they meet in; nothing is cast yet."""
     prepared: list[Value | Weak] = []
     for x in operands:
         weak = _weak(x)
@@ -176,14 +178,14 @@ def _strong(op: str, x: object) -> Value:
 def _promotion_error(op: str, operands: Sequence[object]) -> PromotionError:
     kinds = " and ".join(str(x.type) for x in operands if isinstance(x, Value))
     return PromotionError(
-        f"{who(op)}: {kinds}: joining them would widen one silently; convert it: v.astype(gc.float32), "
-        "an array with gc.constant(a, gc.float32)",
+        f"{who(op)}: {kinds}: joining them would widen one silently; "
+        "convert it: v.astype(gc.float32), an array with gc.constant(a, gc.float32)",
         here(),
     )
 
 
 def lift(op: str, *operands: object, dtype: DType | None = None) -> list[Value]:
-    """Operands as Values of one dtype and one shape: promoted (or cast to ``dtype``) and broadcast."""
+    """Operands as Values of one type: promoted (or cast to ``dtype``) and broadcast."""
     prepared, joined = promote(op, operands)
     dtype = dtype or joined
     shape = broadcast_shapes(op, [x for x in prepared if isinstance(x, Value)])

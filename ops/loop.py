@@ -1,17 +1,19 @@
-"""Loops and branches. Their bodies are Graphs in attrs; what a body uses from outside is an explicit input.
+"""Loops and branches. Their bodies are Graphs in attrs; what a body uses from outside is an
+explicit input.
 
 ::
 
-    loop(*carries, *xs, *captures; body, carries, scanned, length, reverse)    -> *carries, *ys
-        body(index, *carries, *slices of xs, *captures)                        -> *new carries, *elements of ys
-    while(*carries, *captures; pred, body, carries)                            -> *carries
-        pred(*carries, *captures) -> bool[];  body(*carries, *captures)        -> *new carries
-    cond(p, *arguments; then, otherwise)                                       -> *results of the branch
+    loop(*carries, *xs, *captures; body, carries, scanned, length, reverse) -> *carries, *ys
+        body(index, *carries, *slices of xs, *captures) -> *new carries, *elements of ys
+    while(*carries, *captures; pred, body, carries) -> *carries
+        pred(*carries, *captures) -> bool[];  body(*carries, *captures) -> *new carries
+    cond(p, *arguments; then, otherwise) -> *results of the branch
 
 ``index`` is the position in xs and ys, an int64 scalar; with ``reverse`` it runs from the end.
 
-The derivative of a loop is a loop the other way. It needs the carries as they were before each iteration: a body that
-returns them as ys (``with_history``) saves a second run; closing drops ys that nothing reads.
+The derivative of a loop is a loop the other way. It needs the carries as they were before each
+iteration: a body that returns them as ys (``with_history``) saves a second run; closing drops ys
+that nothing reads.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from graphc.op import (
     Op,
     Sample,
     Transform,
+    int_shape,
     register,
     run_nodes,
     tensor,
@@ -65,8 +68,8 @@ def close_body(
 ) -> tuple[Graph, tuple[Value, ...]]:
     """The graph of a body, and its captures: outside values, which become its last inputs.
 
-    ``arguments`` are the argument sources that the body was traced with. What depends on none of them and on nothing
-    else outside (constants made inside) stays in the body.
+    ``arguments`` are the argument sources that the body was traced with. What depends on none of
+    them and on nothing else outside (constants made inside) stays in the body.
     """
     nodes = ancestors(outputs)
     given = {id(v) for v in arguments}
@@ -167,7 +170,7 @@ def _loop_type(types: Types, attrs: Attrs) -> Types:
 def _loop_reference(arrays: Sequence[Array], attrs: Attrs, types: Types) -> Sequence[Array]:
     body: Graph = attrs["body"]
     carried, scanned, captured = (list(arrays[p]) for p in _parts(attrs, len(arrays)))
-    ys = [np.zeros(t.shape, t.dtype.numpy) for t in types[len(carried) :]]
+    ys = [np.zeros(int_shape(t), t.dtype.numpy) for t in types[len(carried) :]]
     order = range(attrs["length"])
     for i in reversed(order) if attrs["reverse"] else order:
         given = [np.asarray(i, np.int64), *carried, *(x[i] for x in scanned), *captured]
@@ -180,7 +183,9 @@ def _loop_reference(arrays: Sequence[Array], attrs: Attrs, types: Types) -> Sequ
 
 
 def with_history(body: Graph, carries: int) -> Graph:
-    """``body`` that also returns every floating carry as it was before the iteration, where it does not yet."""
+    """``body`` that also returns every floating carry as it was before the iteration, where it does
+    not yet.
+    """
     found = list(body.outputs)
     for value in body.inputs[1 : 1 + carries]:
         if not any(y is value for y in body.outputs[carries:]):
@@ -215,7 +220,9 @@ def _given(flow: Value | None, like: Value) -> Value:
 
 
 def _loop_vjp(node: Node, cotangents: Cotangents, transform: Transform) -> Cotangents:
-    """A loop the other way over (carry before, slices, cotangents of ys), carrying cotangents of carries and captures."""
+    """A loop the other way over (carry before, slices, cotangents of ys), carrying cotangents of
+    carries and captures.
+    """
     body: Graph = node.attrs["body"]
     carried, scanned, captured = (node.inputs[p] for p in _parts(node.attrs, len(node.inputs)))
     count = len(carried)
@@ -355,7 +362,8 @@ _TYPES = (tensor((2,)), tensor((3, 2)), tensor((2,)))
 register(
     Op(
         "loop",
-        "A known number of iterations: carries go round, xs are read and ys written one element at a time.",
+        "A known number of iterations: carries go round, xs are read and ys written one element "
+        "at a time.",
         _loop_type,
         _loop_reference,
         _loop_vjp,

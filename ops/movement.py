@@ -107,7 +107,7 @@ def expand_dims(x: object, axis: Any) -> Value:
 
 @function
 def squeeze(x: object, axis: Any = None) -> Value:
-    """x without the named axes, which must have extent 1; without ``axis``, without all such axes."""
+    """x without the named axes, which must have extent 1; by default without all such."""
     value = lift_one("squeeze", x)
     ones = tuple(i for i, e in enumerate(value.shape) if e == 1)
     axes = ones if axis is None else normalize_axes("squeeze", axis, value.ndim)
@@ -208,7 +208,7 @@ def _cut(value: Value, axis: int, begin: Extent, end: Extent) -> Value:
 
 @function
 def pad(x: object, widths: Any, value: float = 0) -> Value:
-    """``value`` around x: ``widths`` is (low, high) for every axis, one pair for all, or one int."""
+    """``value`` around x; ``widths``: (low, high) for every axis, one pair for all, or an int."""
     data = lift_one("pad", x)
     pairs = _width_pairs(widths, data.ndim)
     low, high = tuple(p[0] for p in pairs), tuple(p[1] for p in pairs)
@@ -230,7 +230,9 @@ def _width_pairs(widths: Any, rank: int) -> list[tuple[Extent, Extent]]:
 
 @function
 def roll(x: object, shift: int, axis: int | None = None) -> Value:
-    """The elements moved by ``shift`` along ``axis``, those that leave coming back at the other end."""
+    """The elements moved by ``shift`` along ``axis``, those that leave coming back at the other
+    end.
+    """
     value = lift_one("roll", x)
     if axis is None:
         return reshape(roll(reshape(value, (-1,)), shift, 0), value.shape)

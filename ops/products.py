@@ -44,7 +44,8 @@ def _operands(name: str, *arrays: object) -> list[Value]:
 @function
 @composite
 def matmul(a: object, b: object) -> Value:
-    """The matrix product over a's last and b's second-to-last axis; leading axes broadcast, as NumPy's.
+    """The matrix product over a's last and b's second-to-last axis; leading axes broadcast, as
+    NumPy's.
 
     >>> matmul([[1.0, 2.0]], [[3.0], [4.0]]).shape
     (1, 1)
@@ -126,7 +127,9 @@ def inner(a: object, b: object) -> Value:
 
 @function
 def tensordot(a: object, b: object, axes: Any = 2) -> Value:
-    """The sum of products over ``axes``: that many last axes of a and first of b, or (axes of a, axes of b)."""
+    """The sum of products over ``axes``: that many last axes of a and first of b, or (axes of a,
+    axes of b).
+    """
     x, y = _operands("tensordot", a, b)
     if isinstance(axes, int):
         over_x, over_y = list(range(x.ndim - axes, x.ndim)), list(range(axes))
@@ -153,9 +156,11 @@ def _sequence(x: Any) -> Sequence[int]:
 @function
 @composite
 def einsum(formula: str, *arrays: object) -> Value:
-    """The sum of products that ``formula`` says, as np.einsum: ``"bij,bjk->bik"``; ``...`` stands for leading axes.
+    """The sum of products that ``formula`` says, as np.einsum: ``"bij,bjk->bik"``; ``...`` stands
+    for leading axes.
 
-    More than two operands are multiplied from left to right, letters that nothing later names summed at once.
+    More than two operands are multiplied from left to right, letters that nothing later names
+    summed at once.
 
     >>> einsum("ij,kj->ik", [[1.0, 2.0]], [[3.0, 4.0]]).shape
     (1, 1)
@@ -264,7 +269,7 @@ def _pairs(name: str, padding: Any, rank: int) -> tuple[tuple[int, int], ...]:
         raise ShapeError(
             f"{who(name)}: padding must be an int, {rank} ints or pairs, got {padding!r}", here()
         )
-    return pairs  # type: ignore[return-value]
+    return pairs
 
 
 def window_count(
@@ -311,8 +316,8 @@ def convolution(
 ) -> Value:
     """Cross-correlation over any number of spatial axes, as torch's conv1d, conv2d, conv3d.
 
-    x is [batch, channels, *space], weight [features, channels / groups, *kernel]; ``padding`` is an int, one a spatial
-    axis, or (low, high) pairs. The result is [batch, features, *space'].
+    x is [batch, channels, *space], weight [features, channels / groups, *kernel]; ``padding`` is an
+    int, one a spatial axis, or (low, high) pairs. The result is [batch, features, *space'].
     """
     image, kernel = _operands("convolution", x, weight)
     rank = image.ndim - 2
@@ -412,7 +417,8 @@ def _pulled_back(forward: Value, g: Value, kernel: Value, shape: tuple[Extent, .
         g = apply("reshape", g, shape=node.outputs[0].shape)
     if node.outputs[0].shape != g.shape:
         raise ShapeError(
-            f"{who('convolution_transpose')}: output_padding must be smaller than stride or dilation",
+            f"{who('convolution_transpose')}: "
+            "output_padding must be smaller than stride or dilation",
             here(),
         )
     return apply("contract", g, kernel, spec=transpose(node.attrs["spec"], shape))
@@ -422,7 +428,8 @@ def _pulled_back(forward: Value, g: Value, kernel: Value, shape: tuple[Extent, .
 def windows(x: object, size: Any, stride: Any = 1, dilation: Any = 1, axes: Any = None) -> Value:
     """Sliding windows: [.., count, .., *size], the windows' own axes last. Nothing is copied.
 
-    Over ``axes`` (default: as many last axes as ``size`` has); pad first where windows should reach beyond the ends.
+    Over ``axes`` (default: as many last axes as ``size`` has); pad first where windows should reach
+    beyond the ends.
 
     >>> windows([1.0, 2.0, 3.0, 4.0], 2, stride=2).shape
     (2, 2)

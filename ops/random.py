@@ -1,7 +1,7 @@
 """Counter-based random numbers: a pure function of a key and of an element's place (Philox4x32-10).
 
-A key is an int64 (two 32-bit words). ``derive`` (elementwise) makes new keys from it; ``random_bits`` the words. So
-fusion, order, threads and recomputation change no number.
+A key is an int64 (two 32-bit words). ``derive`` (elementwise) makes new keys from it;
+``random_bits`` the words. So fusion, order, threads and recomputation change no number.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from graphc.op import (
     LowerContext,
     Op,
     Sample,
+    int_shape,
     register,
     single,
     tensor,
@@ -53,8 +54,8 @@ def _bits_type(types: Types, attrs: Attrs) -> Types:
 def _bits_reference(arrays: Sequence[Array], attrs: Attrs, types: Types) -> Sequence[Array]:
     key, shape = arrays[0], attrs["shape"]
     numbers = np.arange(math.prod(shape), dtype=np.int64).reshape(shape)
-    spread = np.broadcast_to(key.reshape(key.shape + (1,) * len(shape)), types[0].shape)
-    return (scalar_ops.evaluate("bits", spread, np.broadcast_to(numbers, types[0].shape)),)
+    spread = np.broadcast_to(key.reshape(key.shape + (1,) * len(shape)), int_shape(types[0]))
+    return (scalar_ops.evaluate("bits", spread, np.broadcast_to(numbers, spread.shape)),)
 
 
 def _bits_lower(ctx: LowerContext, node: Node, inputs: Inputs, index: Index) -> Term:
@@ -66,8 +67,8 @@ def _bits_lower(ctx: LowerContext, node: Node, inputs: Inputs, index: Index) -> 
 register(
     Op(
         "random_bits",
-        "uint32 words of Philox4x32-10: for every key (its axes lead) a tensor of ``shape``, word n for the n-th "
-        "element in row-major order.",
+        "uint32 words of Philox4x32-10: for every key (its axes lead) a tensor of ``shape``, "
+        "word n for the n-th element in row-major order.",
         _bits_type,
         _bits_reference,
         lower=single(_bits_lower),

@@ -162,8 +162,9 @@ def _reduce_samples() -> tuple[Sample, ...]:
 register(
     Op(
         "reduce",
-        "Combine all elements along ``axes`` by ``monoid``; sums of short floats are kept in float32. "
-        "argmax and argmin give the row-major position along the axes, the first of equals; NaN wins.",
+        "Combine all elements along ``axes`` by ``monoid``; sums of short floats are kept in f32. "
+        "argmax and argmin give the row-major position along the axes, the first of equals; "
+        "NaN wins.",
         _reduce_type,
         _reduce_reference,
         _reduce_vjp,
@@ -231,7 +232,9 @@ def _identity(monoid: str, dtype: DType) -> float | int:
 
 
 def _shifted(x: Value, axis: int, forward: bool, fill: float) -> Value:
-    """x moved one place along ``axis``: x[i - 1] at i (or x[i + 1] at i), ``fill`` where there is none."""
+    """x moved one place along ``axis``: x[i - 1] at i (or x[i + 1] at i), ``fill`` where there is
+    none.
+    """
     extent = x.shape[axis]
     low = tuple(1 if forward and i == axis else 0 for i in range(x.ndim))
     high = tuple(0 if forward or i != axis else 1 for i in range(x.ndim))
@@ -309,7 +312,9 @@ def _local(node: Node) -> tuple[Value | None, ...]:
 
 
 def _takes_over(node: Node) -> Value:
-    """1 where a running maximum (minimum) takes its value from this element; the last of equals, as PyTorch."""
+    """1 where a running maximum (minimum) takes its value from this element; the last of equals, as
+    PyTorch.
+    """
     x = node.inputs[0]
     return apply("cast", apply("==", x, _inclusive(node)), dtype=x.dtype)
 
@@ -347,8 +352,8 @@ def _cumulate_samples() -> tuple[Sample, ...]:
 register(
     Op(
         "cumulate",
-        "The states of a running ``monoid`` along ``axis``, after each element (``exclusive``: before); "
-        "``reverse`` runs from the end. ``linear`` takes (a, b): h = a h + b from 0.",
+        "The states of a running ``monoid`` along ``axis``, after each element (``exclusive``: "
+        "before); ``reverse`` runs from the end. ``linear`` takes (a, b): h = a h + b from 0.",
         _cumulate_type,
         _cumulate_reference,
         _cumulate_vjp,

@@ -182,7 +182,9 @@ def logsumexp(x: object, axis: Any = None, keepdims: bool = False) -> Value:
 
 
 def _steady_max(value: Value, axes: tuple[int, ...]) -> Value:
-    """The maximum with kept axes, as a constant to derivatives; 0 where it is infinite, so that no inf - inf arises."""
+    """The maximum with kept axes, as a constant to derivatives; 0 where it is infinite, so that no
+    inf - inf arises.
+    """
     high = apply("stop_gradient", _reduce("max", value, axes, True))
     return apply("where", apply("isinf", high), full(high.shape, 0, high.dtype), high)
 

@@ -1,4 +1,6 @@
-"""Movement: ops that change where elements are, never what they are. Index maps, no copies by themselves."""
+"""Movement: ops that change where elements are, never what they are. Index maps, no copies by
+themselves.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +24,7 @@ from graphc.op import (
     Op,
     Sample,
     Transform,
+    int_shape,
     register,
     single,
     tensor,
@@ -256,7 +259,8 @@ def _broadcast_type(types: Types, attrs: Attrs) -> Types:
     for axis, extent in zip(axes, types[0].shape, strict=True):
         if shape[axis] != extent:
             raise ShapeError(
-                f"{who('broadcast')}: {types[0]} into {list(shape)}: axis {axis} differs ({extent} and {shape[axis]})"
+                f"{who('broadcast')}: {types[0]} into {list(shape)}: "
+                f"axis {axis} differs ({extent} and {shape[axis]})"
             )
     return (TensorType(types[0].dtype, shape),)
 
@@ -323,7 +327,8 @@ def _slice_type(types: Types, attrs: Attrs) -> Types:
         ordered = [(0, start), (start, stop), (stop, extent)]
         if any(surely_greater(a, b) for a, b in ordered):
             raise ShapeError(
-                f"{who('slice')}: axis {axis}: {start}:{stop} is not inside 0:{extent} of {types[0]}"
+                f"{who('slice')}: axis {axis}: {start}:{stop} is not inside 0:{extent} "
+                f"of {types[0]}"
             )
         shape.append(slice_extent(start, stop, step))
     return (TensorType(types[0].dtype, tuple(shape)),)
@@ -411,7 +416,8 @@ def _slice_lower(ctx: LowerContext, node: Node, inputs: Inputs, index: Index) ->
 register(
     Op(
         "slice",
-        "Elements starts[i], starts[i] + steps[i], ... before stops[i] along every axis i; steps are positive.",
+        "Elements starts[i], starts[i] + steps[i], ... before stops[i] along every axis i; "
+        "steps are positive.",
         _slice_type,
         _slice_reference,
         _slice_vjp,
@@ -458,7 +464,7 @@ def _pad_type(types: Types, attrs: Attrs) -> Types:
 
 def _pad_reference(arrays: Sequence[Array], attrs: Attrs, types: Types) -> Sequence[Array]:
     widths = list(zip(attrs["low"], attrs["high"], strict=True))
-    out = np.full(types[0].shape, attrs["value"], arrays[0].dtype)
+    out = np.full(int_shape(types[0]), attrs["value"], arrays[0].dtype)
     inner = tuple(slice(a, a + e) for (a, _), e in zip(widths, arrays[0].shape, strict=True))
     out[inner] = arrays[0]
     return (out,)

@@ -1,7 +1,8 @@
-"""Ops whose values come from outside (sources), that make tensors from nothing, and that only speak to the compiler.
+"""Ops whose values come from outside (sources), that make tensors from nothing, and that only speak
+to the compiler.
 
-``read`` and ``attach`` are gone once a graph is closed, ``by_mode`` once it is compiled; ``stop_gradient`` and ``mark``
-are identities that remain to be drawn.
+``read`` and ``attach`` are gone once a graph is closed, ``by_mode`` once it is compiled;
+``stop_gradient`` and ``mark`` are identities that remain to be drawn.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from graphc.op import (
     Op,
     Sample,
     Transform,
+    int_shape,
     register,
     single,
     tensor,
@@ -118,7 +120,7 @@ def _iota_type(types: Types, attrs: Attrs) -> Types:
 
 
 def _iota_reference(arrays: Sequence[Array], attrs: Attrs, types: Types) -> Sequence[Array]:
-    shape, axis = types[0].shape, attrs["axis"]
+    shape, axis = int_shape(types[0]), attrs["axis"]
     line = np.arange(shape[axis]).astype(types[0].dtype.numpy)
     line = line.reshape([-1 if i == axis else 1 for i in range(len(shape))])
     return (np.broadcast_to(line, shape).copy(),)
