@@ -54,7 +54,7 @@ def _chain(inputs: Inputs, threads: int) -> Call:
 
 def _conv(inputs: Inputs, threads: int) -> Call:
     x, weight = _observed(inputs)
-    return _call([x, weight], nn.functional.conv2d(x, weight, padding=1), inputs)
+    return _call([x, weight], gc.ops.convolution(x, weight, padding=1), inputs)
 
 
 def train_step(inputs: Inputs) -> Any:
