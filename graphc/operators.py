@@ -298,7 +298,8 @@ class Operators:
     def __bool__(self) -> bool:
         _refuse(
             f"{self!r} has no truth value while the graph is built: "
-            "use gc.ops.where or gc.cond to choose, & | ~ instead of and, or, not; a < b < c and `v in list` call bool too"
+            "use gc.ops.where or gc.cond to choose, & | ~ instead of and, or, not; "
+            "a < b < c and `v in list` call bool too"
         )
 
     def __float__(self) -> float:

@@ -9,7 +9,8 @@
     place    := FILE ":" LINE  [ block ]  [ "~" primal ]        ("-" where no line is known)
     update   := "update" state "=" name
     attr     := NAME "=" ( int | float | "true" | "false" | "none" | STRING | dtype | size
-                         | "(" attr values ")" | contraction | "array(" numbers ")" | "@" content hash | body )
+                         | "(" attr values ")" | contraction | "array(" numbers ")"
+                         | "@" content hash | body )
     body     := "{" "(" arguments with types ")" , node lines , "return" names , "}"
 
 ``%3`` is a value without a name; ``h~2`` the second value named h. Unfolded text parses back:

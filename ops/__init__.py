@@ -7,10 +7,37 @@ NumPy's.
 if __name__ != "graphc.ops":
     raise ImportError("import it as graphc.ops: a second copy would register every op twice")
 
-from graphc.ops import contract, elementwise, index, loop, random, reduce, shape, source
+from graphc.ops import (
+    arithmetic,
+    contract,
+    creation,
+    elementwise,
+    index,
+    indexing,
+    loop,
+    movement,
+    products,
+    random,
+    reduce,
+    reductions,
+    shape,
+    source,
+)
 from graphc.ops.arithmetic import *
 from graphc.ops.creation import *
 from graphc.ops.indexing import *
 from graphc.ops.movement import *
 from graphc.ops.products import *
 from graphc.ops.reductions import *
+
+#: modules that register primitive ops
+PRIMITIVES = (contract, elementwise, index, loop, random, reduce, shape, source)
+
+__all__ = [
+    *arithmetic.__all__,
+    *creation.__all__,
+    *indexing.__all__,
+    *movement.__all__,
+    *products.__all__,
+    *reductions.__all__,
+]

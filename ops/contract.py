@@ -574,8 +574,8 @@ def _contract_errors() -> tuple[ErrorSample, ...]:
 register(
     Op(
         "contract",
-        "out[axes] = the sum over the reduced axes of a[a_index] * b[b_index], where the conditions "
-        "of ``spec`` hold; an index outside of its operand reads 0. See graphc.contraction.",
+        "out[axes] = the sum over the reduced axes of a[a_index] * b[b_index], where the "
+        "conditions of ``spec`` hold; an index outside of its operand reads 0. See graphc.contraction.",
         _contract_type,
         _contract_reference,
         _contract_vjp,

@@ -9,6 +9,20 @@ from graphc.ops.lifting import full as full_of
 from graphc.ops.lifting import lift_one, who
 from graphc.types import Extent, Shape, dtype_of, float32, int64
 
+__all__ = [
+    "arange",
+    "eye",
+    "full",
+    "full_like",
+    "linspace",
+    "one_hot",
+    "ones",
+    "ones_like",
+    "stop_gradient",
+    "zeros",
+    "zeros_like",
+]
+
 
 def _shape_of(shape: object) -> Shape:
     return tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)  # type: ignore[return-value]

@@ -341,8 +341,8 @@ _ADD = {**_AT, "mode": "add"}
 register(
     Op(
         "scatter",
-        "x with ``values`` written, added, or bounded in at ``indices`` along ``axis``: what gather "
-        "would read. Of equal indices set keeps the last in row-major order.",
+        "x with ``values`` written, added, or bounded in at ``indices`` along ``axis``: what "
+        "gather would read. Of equal indices set keeps the last in row-major order.",
         _scatter_type,
         _scatter_reference,
         _scatter_vjp,

@@ -25,6 +25,28 @@ from graphc.ops.shape import exact_quotient, product
 from graphc.source import here
 from graphc.types import Extent, Shape, Size, bool_, int64
 
+__all__ = [
+    "broadcast_arrays",
+    "broadcast_to",
+    "concat",
+    "expand_dims",
+    "flip",
+    "moveaxis",
+    "pad",
+    "permute_dims",
+    "repeat",
+    "reshape",
+    "roll",
+    "split",
+    "squeeze",
+    "stack",
+    "swapaxes",
+    "tile",
+    "tril",
+    "triu",
+    "unstack",
+]
+
 
 @function
 def reshape(x: object, *shape: Any) -> Value:

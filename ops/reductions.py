@@ -12,6 +12,28 @@ from graphc.ops.reduce import remove_axes
 from graphc.ops.shape import product
 from graphc.types import DType, Extent, bool_, dtype_of, float32, int64
 
+__all__ = [
+    "all",
+    "any",
+    "argmax",
+    "argmin",
+    "cumsum",
+    "cumulative_max",
+    "cumulative_prod",
+    "cumulative_sum",
+    "log_softmax",
+    "logsumexp",
+    "max",
+    "mean",
+    "min",
+    "norm",
+    "prod",
+    "softmax",
+    "std",
+    "sum",
+    "var",
+]
+
 
 def _reduce(name: str, x: Value, axis: Any, keepdims: bool) -> Value:
     axes = normalize_axes(name, axis, x.ndim)
