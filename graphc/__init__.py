@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphc import nn, ops, optim, tree
 from graphc.autodiff import grad, hvp, jvp, vjp
+from graphc.control import cond, scan, while_loop
 from graphc.dsl import (
     attach_updates,
     by_mode,
@@ -98,6 +99,7 @@ __all__ = [
     "bool",
     "by_mode",
     "compile",
+    "cond",
     "constant",
     "data",
     "draw",
@@ -118,6 +120,7 @@ __all__ = [
     "ops",
     "optim",
     "parameter",
+    "scan",
     "state",
     "stop_gradient",
     "substitute",
@@ -126,6 +129,7 @@ __all__ = [
     "uint8",
     "uint32",
     "vjp",
+    "while_loop",
 ]
 
 

@@ -1,0 +1,217 @@
+"""Loops and branches as functions of functions: ``scan``, ``while_loop``, ``cond``.
+
+The function given is called once, on symbols; what it computes becomes the body, and what it uses
+from outside becomes an explicit input of the node. Carries, slices and results are structures
+(tuples, lists, dicts, NamedTuples, dataclasses) of Values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from graphc import tree
+from graphc.errors import DTypeError, ShapeError
+from graphc.graph import Graph, Value, apply_all, block, source_value
+from graphc.ops.lifting import constant
+from graphc.ops.loop import close_body
+from graphc.source import here
+from graphc.types import Extent, Size, TensorType, bool_, int64
+
+__all__ = ["cond", "scan", "while_loop"]
+
+
+def scan(
+    f: Callable[[Any, Any], tuple[Any, Any]],
+    init: Any,
+    xs: Any = None,
+    *,
+    length: Extent | None = None,
+    reverse: bool = False,
+    name: str | None = None,
+) -> tuple[Any, Any]:
+    """Call ``f(carry, x) -> (carry, y)`` for each element of ``xs`` along axis 0: (carry, ys).
+
+    The carry starts as ``init`` and keeps its type; the y of all steps are stacked along a new
+    axis 0, in the order of xs also when ``reverse`` runs from the end. Without ``xs`` the number
+    of steps is ``length`` (an int or a Dim) and f's x is None.
+
+    >>> import graphc as gc
+    >>> x = gc.observed("x", (5, 3))
+    >>> total, partial = gc.scan(lambda s, v: (s + v, s), gc.ops.zeros(3), x)
+    >>> total.type, partial.type
+    (f32[3], f32[5,3])
+    """
+    starts, carry_form = _values(init)
+    scanned, xs_form = _values(xs)
+    steps = _length(scanned, xs_form, length)
+    with block(name or "scan"):
+        index = source_value("argument", TensorType(int64, ()), "i")
+        carries = [_argument(v.type, v.name) for v in starts]
+        slices = [_argument(TensorType(v.dtype, v.shape[1:]), v.name) for v in scanned]
+        made = f(carry_form.build(carries), xs_form.build(slices))
+        if not isinstance(made, tuple) or len(made) != 2:
+            raise ShapeError(f"scan: the body returns (carry, y), got {made!r}", here())
+        after = _carried("scan", made[0], carry_form, carries)
+        elements, ys_form = _values(made[1])
+        body, captures = close_body([*after, *elements], (index, *carries, *slices))
+        out = apply_all(
+            "loop",
+            *starts,
+            *scanned,
+            *captures,
+            body=body,
+            carries=len(starts),
+            scanned=len(scanned),
+            length=steps,
+            reverse=reverse,
+        )
+    return carry_form.build(out[: len(starts)]), ys_form.build(out[len(starts) :])
+
+
+def while_loop(
+    pred: Callable[[Any], Value],
+    body: Callable[[Any], Any],
+    init: Any,
+    *,
+    max_steps: int | None = None,
+    name: str | None = None,
+) -> Any:
+    """Call ``carry = body(carry)`` as long as ``pred(carry)``, a bool scalar, holds.
+
+    With ``max_steps`` it makes at most so many, and has a reverse derivative, which keeps the
+    carries of all steps.
+
+    >>> import graphc as gc
+    >>> x = gc.observed("x", ())
+    >>> gc.while_loop(lambda v: v < 100.0, lambda v: v * 2.0, x).type
+    f32[]
+    """
+    if max_steps is not None:
+        return _bounded_while(pred, body, init, max_steps, name or "while_loop")
+    starts, form = _values(init)
+    with block(name or "while_loop"):
+        carries = [_argument(v.type, v.name) for v in starts]
+        go = _predicate("while_loop", pred(form.build(carries)))
+        after = _carried("while_loop", body(form.build(carries)), form, carries)
+        both, captures = close_body([*after, go], carries)
+        out = apply_all(
+            "while",
+            *starts,
+            *captures,
+            pred=Graph(both.inputs, both.outputs[-1:]),
+            body=Graph(both.inputs, both.outputs[:-1]),
+            carries=len(starts),
+        )
+    return form.build(out)
+
+
+def _bounded_while(
+    pred: Callable[[Any], Value], body: Callable[[Any], Any], init: Any, steps: int, name: str
+) -> Any:
+    """``steps`` iterations that do nothing once the predicate is false."""
+
+    def iteration(carry: Any, _: None) -> tuple[Any, None]:
+        return cond(pred(carry), body, lambda unchanged: unchanged, carry), None
+
+    return scan(iteration, init, length=steps, name=name)[0]
+
+
+def cond(
+    p: Any, f: Callable[..., Any], g: Callable[..., Any], *args: Any, name: str | None = None
+) -> Any:
+    """``f(*args)`` where the bool scalar ``p`` holds, else ``g(*args)``: only one of them runs.
+
+    Both return structures of the same types. What neither computes from ``args`` is computed in
+    any case: pass as arguments what a branch should compute with.
+
+    >>> import graphc as gc
+    >>> x = gc.observed("x", (3,))
+    >>> gc.cond(x.sum() > 0.0, lambda v: v * 2.0, lambda v: -v, x).type
+    f32[3]
+    """
+    choice = _predicate("cond", p)
+    given, form = _values(args)
+    with block(name or "cond"):
+        arguments = [_argument(v.type, v.name) for v in given]
+        first, first_form = _values(f(*form.build(arguments)))
+        second = [
+            v if isinstance(v, Value) else constant(v)
+            for v in tree.matching_leaves(
+                g(*form.build(arguments)), first_form, "cond: the second branch"
+            )
+        ]
+        for path, a, b in zip(first_form.paths("result"), first, second, strict=True):
+            if a.type != b.type:
+                raise _differs(f"cond: {path}", a, b, "the first branch", "the second")
+        both, captures = close_body([*first, *second], arguments)
+        out = apply_all(
+            "cond",
+            choice,
+            *given,
+            *captures,
+            then=Graph(both.inputs, both.outputs[: len(first)]),
+            otherwise=Graph(both.inputs, both.outputs[len(first) :]),
+        )
+    return first_form.build(out)
+
+
+# ---- pieces
+
+
+def _values(structure: Any) -> tuple[list[Value], tree.Structure]:
+    """Leaves as Values: Python numbers take their own type once (0 is int64, 0.0 float32)."""
+    leaves, form = tree.flatten(structure)
+    return [_read(leaf if isinstance(leaf, Value) else constant(leaf)) for leaf in leaves], form
+
+
+def _read(value: Value) -> Value:
+    """The value itself; of a state what it holds now, so that a body's types are plain."""
+    return apply_all("read", value)[0] if value.node.op in ("parameter", "state") else value
+
+
+def _argument(type: TensorType, name: str | None) -> Value:
+    return source_value("argument", type, name)
+
+
+def _length(scanned: Sequence[Value], form: tree.Structure, length: Extent | None) -> Extent:
+    if length is not None and not isinstance(length, (int, Size)):
+        raise ShapeError(f"scan: length is an int or a Dim, got {length!r}", here())
+    found = length
+    for value, path in zip(scanned, form.paths("xs"), strict=True):
+        if not value.shape:
+            raise ShapeError(f"scan: {path} is a scalar, {value!r}: it has no axis 0", here())
+        if found is None:
+            found = value.shape[0]
+        elif value.shape[0] != found:
+            raise ShapeError(
+                f"scan: {path} is {value.type}, its axis 0 should be {found} as the others'", here()
+            )
+    if found is None:
+        raise ShapeError("scan: give xs, or length=", here())
+    return found
+
+
+def _predicate(who: str, value: Any) -> Value:
+    given = value if isinstance(value, Value) else constant(value)
+    if given.shape != () or given.dtype != bool_:
+        raise DTypeError(f"{who}: the predicate is {given.type}, it must be a bool scalar", here())
+    return _read(given)
+
+
+def _carried(who: str, made: Any, form: tree.Structure, carries: Sequence[Value]) -> list[Value]:
+    """The carry after an iteration, its types checked against those before it."""
+    leaves = tree.matching_leaves(made, form, f"{who}: the carry after an iteration")
+    after: list[Value] = []
+    for leaf, before, path in zip(leaves, carries, form.paths("carry"), strict=True):
+        value = leaf if isinstance(leaf, Value) else constant(leaf, before.dtype)
+        if value.type != before.type:
+            raise _differs(f"{who}: {path}", before, value, "before an iteration", "after it")
+        after.append(_read(value))
+    return after
+
+
+def _differs(what: str, a: Value, b: Value, first: str, second: str) -> DTypeError | ShapeError:
+    kind = DTypeError if a.shape == b.shape else ShapeError
+    hint = f"; say .astype(gc.{a.dtype.name})" if kind is DTypeError else ""
+    return kind(f"{what} is {a.type} {first} and {b.type} {second}{hint}", here())
