@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 import graphc.backends
 from graphc.errors import BackendError
+from graphc.kernel.terms import Kernel
 from graphc.memory import StateBuffer
 from graphc.schedule import Schedule
 
@@ -66,6 +67,12 @@ class Backend(Protocol):
 
     def unavailable(self) -> str | None:
         """Why this machine cannot run it, or None where it can."""
+
+    def refine(self, kernel: Kernel) -> Sequence[Kernel]:
+        """What to run in place of a kernel: copies that it should read, and last the kernel that reads them.
+
+        A copy's outputs are inputs, by name, of later ones.
+        """
 
     def compile(
         self,

@@ -20,6 +20,8 @@ __all__ = [
     "DType",
     "Dim",
     "Extent",
+    "Quotient",
+    "Remainder",
     "Shape",
     "Size",
     "SourceLoc",
@@ -116,7 +118,7 @@ def dtype_of(spec: object) -> DType:
 
 # ---- symbolic sizes
 
-Atom = Union["Dim", "_Quotient", "_Remainder"]
+Atom = Union["Dim", "Quotient", "Remainder"]
 Monomial = tuple[Atom, ...]  # sorted by text; () is the constant
 
 
@@ -199,12 +201,12 @@ class Size:
         rest = _simplified({m: c for m, c in self._key if c % by})
         if isinstance(rest, int):
             return _simplified(whole) + rest // by
-        return _simplified(whole) + Size({(_Quotient(rest, by),): 1})
+        return _simplified(whole) + Size({(Quotient(rest, by),): 1})
 
     def __mod__(self, by: int) -> Extent:
         _check_divisor(by)
         rest = _simplified({m: c % by for m, c in self._key})
-        return rest % by if isinstance(rest, int) else Size({(_Remainder(rest, by),): 1})
+        return rest % by if isinstance(rest, int) else Size({(Remainder(rest, by),): 1})
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, int):
@@ -273,7 +275,9 @@ class Dim(Size):
 
 
 @dataclass(frozen=True)
-class _Quotient:
+class Quotient:
+    """``size // by`` where it does not simplify."""
+
     size: Size
     by: int
 
@@ -282,7 +286,9 @@ class _Quotient:
 
 
 @dataclass(frozen=True)
-class _Remainder:
+class Remainder:
+    """``size % by`` where it does not simplify."""
+
     size: Size
     by: int
 
@@ -307,7 +313,7 @@ def _evaluate_atom(atom: Atom, sizes: Mapping[Dim, int]) -> Extent:
     if isinstance(atom, Dim):
         return sizes.get(atom, atom)
     inner = atom.size.evaluate(sizes)
-    return inner // atom.by if isinstance(atom, _Quotient) else inner % atom.by
+    return inner // atom.by if isinstance(atom, Quotient) else inner % atom.by
 
 
 def _monomials(extent: object) -> dict[Monomial, int]:

@@ -47,7 +47,9 @@ class _Place:
 
 
 def _place(k: Context, tensor: KernelTensor, index: tuple[Term, ...], position: Position) -> _Place:
-    flat = flat_offset(tensor, index)
+    flat = k.flats.get((tensor.name, index))
+    if flat is None:
+        flat = k.flats[tensor.name, index] = flat_offset(tensor, index)
     vector = k.vector
     lane_step: Extent = flat.axes.get(vector.axis, 0) if vector is not None else 0
     atoms = {t: k.value(t, position) for t in flat.atoms}
@@ -305,15 +307,15 @@ def _store_one(
 
 def _store_scattered(k: Context, store: Store, addresses: V, mask: V | None, value: V, dtype: DType) -> None:
     """Lane by lane, in order, so that equal addresses add up and the last one wins."""
-    raw = value
+    raw = value if store.add else to_memory(k, value, dtype)
     for lane in range(k.lanes):
         def write(lane: int = lane) -> None:
             at = k.f.let(f"extractelement {addresses}, i64 {lane}", PTR)
             one = k.f.let(f"extractelement {raw}, i64 {lane}", raw.type._replace(lanes=1))
             if store.add:
                 old = from_memory(k, k.f.load(memory_type(dtype), at, dtype.itemsize), dtype)
-                one = k.f.binary("fadd" if dtype.is_float else "add", old, one)
-            k.f.store(to_memory(k, one, dtype), at, dtype.itemsize)
+                one = to_memory(k, k.f.binary("fadd" if dtype.is_float else "add", old, one), dtype)
+            k.f.store(one, at, dtype.itemsize)
 
         if mask is None:
             write()
@@ -323,17 +325,21 @@ def _store_scattered(k: Context, store: Store, addresses: V, mask: V | None, val
             write()
 
 
-# ---- bool in memory
+# ---- what memory holds
 
 
 def from_memory(k: Context, raw: V, dtype: DType) -> V:
-    if dtype is not bool_:
-        return raw
-    return k.f.compare("ne", raw, literal(0, raw.type))
+    if dtype is bool_:
+        return k.f.compare("ne", raw, literal(0, raw.type))
+    kept = register_type(dtype).element
+    return raw if raw.type.element == kept else k.f.bitcast(raw, kept)
 
 
 def to_memory(k: Context, value: V, dtype: DType) -> V:
-    return k.f.cast("zext", value, "i8") if dtype is bool_ else value
+    if dtype is bool_:
+        return k.f.cast("zext", value, "i8")
+    stored = memory_type(dtype).element
+    return value if value.type.element == stored else k.f.bitcast(value, stored)
 
 
 # ---- scratch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 from graphc.backend import Plan
 from graphc.backends.llvm.compiler import compile_kernel
 from graphc.backends.llvm.native import native
+from graphc.backends.llvm.pack import pack_operands
 from graphc.backends.llvm.runtime import Program
+from graphc.backends.llvm.target import host_target
 from graphc.errors import BackendError
+from graphc.kernel.terms import Kernel
 from graphc.memory import StateBuffer
 from graphc.schedule import Schedule
 
@@ -30,6 +33,10 @@ class LlvmBackend:
         except BackendError as error:
             return error.message
         return None
+
+    def refine(self, kernel: Kernel) -> Sequence[Kernel]:
+        """Operands of contractions that are read badly are copied first; see ``graphc.backend.Backend``."""
+        return pack_operands(kernel, host_target())
 
     def compile(
         self,

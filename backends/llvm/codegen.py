@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import itertools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import llvmlite
@@ -59,13 +60,17 @@ def host() -> Machine:
 def object_of(ir: str, machine: Machine, *, level: int = 2) -> bytes:
     """Machine code of an IR text as an object file; ``level`` is code generation's 0 to 3."""
     target = _target_machine(machine, level)
-    return bytes(target.emit_object(_parse(ir, machine, target)))
+    module = _parse(ir, machine, target)
+    with _addresses_as_written():
+        return bytes(target.emit_object(module))
 
 
 def assembly_of(ir: str, machine: Machine, *, level: int = 2) -> str:
     """The same as assembly text, to read."""
     target = _target_machine(machine, level)
-    return str(target.emit_assembly(_parse(ir, machine, target)))
+    module = _parse(ir, machine, target)
+    with _addresses_as_written():
+        return str(target.emit_assembly(module))
 
 
 def verify_ir(ir: str, machine: Machine) -> None:
@@ -98,7 +103,20 @@ def link(objects: Sequence[bytes], symbols: Sequence[str]) -> Library:
     return Library({symbol: tracker[symbol] for symbol in symbols}, tracker)
 
 
-_lock = threading.Lock()
+@contextmanager
+def _addresses_as_written() -> Iterator[None]:
+    """Without LLVM's loop strength reduction: the emitter hoists addresses itself, and the pass takes half of the
+    time of code generation. The switch is the process's, so it is turned back for others.
+    """
+    with _lock:
+        llvm.set_option("graphc", "-disable-lsr=true")
+        try:
+            yield
+        finally:
+            llvm.set_option("graphc", "-disable-lsr=false")
+
+
+_lock = threading.RLock()
 _serial = itertools.count()
 
 

@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+from pathlib import Path
 
-from graphc.backends.llvm.cache import Cache
-from graphc.backends.llvm.emit import emit_kernel
-from graphc.backends.llvm.loader import compile_cached
+import graphc
+from graphc.backends.llvm import codegen
+from graphc.backends.llvm.cache import Cache, default_cache
+from graphc.backends.llvm.emit import emit_nest, grid_blocks, scratch_bytes
 from graphc.backends.llvm.runtime import CompiledKernel
 from graphc.backends.llvm.target import Target, host_target
 from graphc.backends.llvm.tiling import choose_tiling
 from graphc.kernel.terms import Kernel
 from graphc.kernel.text import print_kernel
-from graphc.nest import Tiling
+from graphc.nest import Tiling, build_nest
 
 __all__ = ["compile_kernel", "kernel_key"]
+
+#: code generation's effort
+_LEVEL = 2
+#: rooms whose code decides what a kernel becomes
+_EMITTERS = ("nest.py", "kernel/*.py", "backends/llvm/*.py", "backends/llvm/vecmath/*.py")
+
+
+@functools.cache
+def emitter_version() -> str:
+    """A digest of the code that makes machine code, so that a changed emitter never meets old objects."""
+    root = Path(graphc.__file__).parent
+    digest = hashlib.blake2s(codegen.llvm_version.encode(), digest_size=10)
+    for pattern in _EMITTERS:
+        for path in sorted(root.glob(pattern)):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def kernel_key(kernel: Kernel, tiling: Tiling, target: Target) -> str:
     """A name for all that a kernel's machine code depends on; the kernel's own name is not part of it."""
     body = print_kernel(kernel).split("\n", 1)[1]
-    text = f"{body}\n{tiling}\n{target.key}"
-    return hashlib.blake2s(text.encode(), digest_size=10).hexdigest()
+    text = f"{body}\n{tiling}\n{target.key}\n{emitter_version()}"
+    return hashlib.blake2s(text.encode(), digest_size=16).hexdigest()
 
 
 def compile_kernel(
@@ -36,8 +55,14 @@ def compile_kernel(
     """
     target = target or host_target()
     tiling = choose_tiling(kernel, target) if tiling is None else tiling
-    emitted = emit_kernel(kernel, tiling, target, f"kernel_{kernel_key(kernel, tiling, target)}")
-    code = compile_cached(emitted.ir, target.machine, cache=cache)
-    return CompiledKernel(
-        emitted.symbol, code, emitted.grid, emitted.scratch_bytes, emitted.ir, target.machine
+    key = kernel_key(kernel, tiling, target)
+    symbol = f"kernel_{key}"
+    nest = build_nest(kernel, tiling)
+
+    def text() -> str:
+        return emit_nest(nest, target, symbol)
+
+    code = (cache or default_cache()).get(
+        key, lambda: codegen.object_of(text(), target.machine, level=_LEVEL)
     )
+    return CompiledKernel(symbol, code, grid_blocks(nest), scratch_bytes(nest, target), text, target.machine)

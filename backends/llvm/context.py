@@ -16,10 +16,10 @@ from graphc.backends.llvm.ir import PTR, Buffer, Function, LLVMType, Module, V, 
 from graphc.backends.llvm.target import Target
 from graphc.errors import KernelError
 from graphc.kernel.terms import AxisIndex, Const, Kernel, ScalarValue, SizeValue, Term
-from graphc.nest import Nest
-from graphc.types import Dim, DType, Extent, int64
+from graphc.nest import Affine, Nest
+from graphc.types import Dim, DType, Extent, Quotient
 
-__all__ = ["I1", "I64", "Context", "Coordinate", "Position", "memory_type", "register_type"]
+__all__ = ["I1", "I64", "Context", "Coordinate", "Position", "memory_type", "register_type", "vector_lanes"]
 
 I64 = LLVMType("i64")
 I1 = LLVMType("i1")
@@ -28,6 +28,8 @@ _ELEMENTS = {
     "f64": "double", "f32": "float", "f16": "half", "bf16": "bfloat", "bool": "i1",
     "i8": "i8", "u8": "i8", "i32": "i32", "u32": "i32", "i64": "i64",
 }  # fmt: skip
+
+_IN_MEMORY = {"bool": "i8", "f16": "i16", "bf16": "i16"}
 
 Position = tuple[tuple[str, int], ...]  # (axis, number) of each unrolled axis, by name
 
@@ -38,8 +40,8 @@ def register_type(dtype: DType, lanes: int = 1) -> LLVMType:
 
 
 def memory_type(dtype: DType, lanes: int = 1) -> LLVMType:
-    """The LLVM type of a value in memory; bool is a byte."""
-    return LLVMType("i8" if dtype.short == "bool" else _ELEMENTS[dtype.short], lanes)
+    """The LLVM type of a value in memory: bool is a byte, half floats are their bits (LLVM masks and moves those)."""
+    return LLVMType(_IN_MEMORY.get(dtype.short, _ELEMENTS[dtype.short]), lanes)
 
 
 @dataclass
@@ -72,6 +74,7 @@ class Context:
         self.nest, self.kernel, self.target = nest, nest.kernel, target
         self.module, self.f = module, function
         self.lanes = vector_lanes(nest.kernel, target)
+        self.features = vecmath.Features(fma=target.has_fma, half=target.has_fma)
         self.scopes: list[_Scope] = [_Scope(function.lines)]
         self.coordinates: dict[str, Coordinate] = {}
         self.births: dict[str, int] = {}
@@ -81,6 +84,7 @@ class Context:
         self.error: V | None = None
         self.check_base: V | None = None
         self.scratch: V | None = None
+        self.flats: dict[tuple[object, ...], Affine] = {}
         self.unproved: dict[tuple[object, ...], list[int]] = {}
         self.streams = False  # whether a store went past the caches
         self.key_states: dict[tuple[object, ...], tuple[object, ...]] = {}
@@ -192,7 +196,7 @@ class Context:
                 if isinstance(atom, Dim):
                     one = self.sizes[atom.name]
                 else:
-                    op = "sdiv" if str(atom).rpartition(")")[2].startswith("//") else "srem"
+                    op = "sdiv" if isinstance(atom, Quotient) else "srem"
                     one = self.f.binary(op, self._polynomial(atom.size), literal(atom.by, I64))
                 factor = self.f.binary("mul", factor, one)
             total = self.f.binary("add", total, factor)
@@ -217,7 +221,7 @@ class Context:
         key = ("op", op, result.short, *(a.text for a in spread), lanes)
         known = self.remembered(key)
         if known is None:
-            known = vecmath.apply(self.f, op, spread, dtypes, result)
+            known = vecmath.apply(self.f, op, spread, dtypes, result, self.features)
             self.scopes[-1].memo[key] = self.born(known)
         return known
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.backends.llvm import access, fold
-from graphc.backends.llvm.context import I1, I64, Context, Coordinate, Position, memory_type, register_type
+from graphc.backends.llvm.context import I1, I64, Context, Coordinate, Position, memory_type, register_type, vector_lanes
 from graphc.backends.llvm.ir import PTR, Function, LLVMType, Module, V, literal
 from graphc.backends.llvm.target import Target
 from graphc.kernel.terms import AxisIndex, Kernel, Load, Term
@@ -37,39 +37,31 @@ from graphc.nest import (
 )
 from graphc.types import DType, Extent
 
-__all__ = ["EmittedKernel", "emit_kernel"]
+__all__ = ["emit_kernel", "emit_nest", "grid_blocks", "scratch_bytes"]
 
 
-@dataclass(frozen=True)
-class EmittedKernel:
-    """LLVM IR of a kernel. ``grid`` is the number of its blocks, ``scratch_bytes`` what a worker must own."""
-
-    symbol: str
-    ir: str
-    grid: Extent
-    scratch_bytes: Extent
+def emit_kernel(kernel: Kernel, tiling: Tiling, target: Target, symbol: str = "kernel") -> str:
+    """LLVM IR of a kernel, for the target's code generator. KernelError where the tiling does not fit."""
+    return emit_nest(build_nest(kernel, tiling), target, symbol)
 
 
-def emit_kernel(kernel: Kernel, tiling: Tiling, target: Target, symbol: str = "kernel") -> EmittedKernel:
-    """Machine-independent text for the target's code generator. KernelError where the tiling does not fit."""
-    nest = build_nest(kernel, tiling)
+def emit_nest(nest: Nest, target: Target, symbol: str) -> str:
+    """LLVM IR of a loop nest as a function named ``symbol``."""
     module = Module()
     module.functions.append("@zeros = private constant [64 x i8] zeroinitializer, align 64")
     function = Function(
         module, symbol, [("ptr", "args"), ("i64", "begin"), ("i64", "end"), ("ptr", "worker")], attributes="#0"
     )
     context = Context(nest, target, module, function)
-    emitter = _Emitter(context)
-    emitter.run()
+    _Emitter(context).run()
     module.add(function)
-    # no_signed_zeros etc. are never set: the bits are the promise
     width = target.vector_bits
     module.functions.append(
         f'attributes #0 = {{ nounwind "target-cpu"="{target.machine.cpu}" '
         f'"target-features"="{target.machine.features}" '
         f'"prefer-vector-width"="{width}" "min-legal-vector-width"="{width}" }}'
     )
-    return EmittedKernel(symbol, module.text(), grid_blocks(nest), emitter.scratch_bytes)
+    return module.text()
 
 
 def grid_blocks(nest: Nest) -> Extent:
@@ -78,6 +70,11 @@ def grid_blocks(nest: Nest) -> Extent:
     for axis in nest.grid:
         total = total * _block_count(nest, axis)
     return total
+
+
+def scratch_bytes(nest: Nest, target: Target) -> Extent:
+    """What each worker must own for the nest's buffers."""
+    return layout_buffers(nest, vector_lanes(nest.kernel, target))[1]
 
 
 def _block_count(nest: Nest, axis: str) -> Extent:
@@ -90,7 +87,7 @@ class _Emitter:
         self.k, self.f, self.nest = context, context.f, context.nest
         self.states: dict[fold.StateKey, V] = {}
         self.ranges: dict[str, _Range] = {}  # of blocked axes, in the open block
-        self.layouts, self.scratch_bytes = _layout_buffers(context)
+        self.layouts, _ = layout_buffers(context.nest, context.lanes)
 
     # -- the function
     def run(self) -> None:
@@ -401,22 +398,22 @@ class _Layout:
     elements: Extent
 
 
-def _layout_buffers(k: Context) -> tuple[dict[Buffer, _Layout], Extent]:
+def layout_buffers(nest: Nest, lanes: int) -> tuple[dict[Buffer, _Layout], Extent]:
     """Offsets of scratch buffers: the last axis padded to whole vectors, room for every outer position and lane."""
     layouts: dict[Buffer, _Layout] = {}
     offset: Extent = 0
-    for buffer in k.nest.buffers:
-        sizes: dict[str, Extent] = {a: k.kernel.extents[a] for a in buffer.axes}
+    for buffer in nest.buffers:
+        sizes: dict[str, Extent] = {a: nest.kernel.extents[a] for a in buffer.axes}
         last = buffer.axes[-1]
-        sizes[last] = (sizes[last] + (k.lanes - 1)) // k.lanes * k.lanes
+        sizes[last] = (sizes[last] + (lanes - 1)) // lanes * lanes
         total: Extent = 1
         for axis in buffer.axes:
             total = total * sizes[axis]
         outer = [a for a in buffer.term.axes if a not in buffer.axes]
         for axis in outer:
-            total = total * k.nest.tiling.tile.get(axis, 1)
-        if any(a in k.nest.tiling.vector for a in outer):
-            total = total * k.lanes
+            total = total * nest.tiling.tile.get(axis, 1)
+        if any(a in nest.tiling.vector for a in outer):
+            total = total * lanes
         layouts[buffer] = _Layout(offset, sizes, total)
         offset = offset + (total * buffer.term.dtype.itemsize + 63) // 64 * 64
     return layouts, offset

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from graphc.backends.llvm.access import from_memory, to_memory
 from graphc.backends.llvm.context import Context, Position, register_type
 from graphc.backends.llvm.ir import LLVMType, V, literal
+from graphc.kernel.build import result_dtypes
 from graphc.kernel.monoids import MONOIDS
 from graphc.kernel.scalar_ops import result_dtype
 from graphc.kernel.terms import Contract, Reduction, Result, Scan, Term
@@ -69,7 +70,8 @@ def _state_dtypes(member: Folding | Scan, k: Context) -> tuple[DType, ...]:
     if isinstance(member, Contract):
         return (member.dtype,)
     known = {t.index: t.dtype for t in k.kernel.terms if isinstance(t, Result) and t.of is member}
-    dtypes = MONOIDS[member.monoid].dtypes([a.dtype for a in member.args])
+    merge = isinstance(member, Reduction) and member.merge
+    dtypes = result_dtypes(member.monoid, member.args, merge)
     return tuple(known.get(n, d) for n, d in enumerate(dtypes))
 
 

@@ -14,7 +14,7 @@ from graphc.backends.llvm.cache import Cache, default_cache, key_of
 __all__ = ["EMITTER_VERSION", "compile_cached", "load"]
 
 #: raise it when equal IR text must not meet old objects
-EMITTER_VERSION = "1"
+EMITTER_VERSION = "2"
 
 
 def compile_cached(

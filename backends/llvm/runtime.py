@@ -72,7 +72,7 @@ class CompiledKernel:
     object: bytes
     grid: Extent = 1
     scratch_bytes: Extent = 0
-    ir: str = ""
+    ir: Callable[[], str] = str  # the text it was compiled from
     machine: codegen.Machine | None = None  # the one it was compiled for; None: this one
 
 
@@ -229,12 +229,12 @@ class Program:
 
     def source(self, kernel: str) -> str:
         """A kernel's LLVM IR."""
-        return self.kernels[kernel].ir
+        return self.kernels[kernel].ir()
 
     def assembly(self, kernel: str) -> str:
         """A kernel's machine code as assembly text."""
         compiled = self.kernels[kernel]
-        return codegen.assembly_of(compiled.ir, compiled.machine or codegen.host())
+        return codegen.assembly_of(compiled.ir(), compiled.machine or codegen.host())
 
     # -- parts
     def _load(self) -> tuple[dict[str, LoadedKernel], object]:

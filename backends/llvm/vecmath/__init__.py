@@ -1,12 +1,14 @@
-"""The scalar ops of the Kernel IR as instructions, for scalars and vectors of any number of lanes alike.
+"""The scalar ops of the Kernel IR as instructions, for scalars and vectors alike.
 
-``apply`` writes one op into a function. Everything is inline: polynomials with range reduction, no calls of a maths
-library, no fast-math flags, so the bits depend on the target only through its having fma. ``//`` and ``%`` on floats
-and ``pow`` on integers need a loop: they are internal functions of the same module.
+``apply`` writes one op into a function. Everything is inline: polynomials with range reduction, no
+calls of a maths library, no fast-math flags, so the bits depend on the target only through its
+having fma. ``//`` and ``%`` on floats and ``pow`` on integers need a loop: they are internal
+functions of the same module.
 
-The code needs x86-64-v2 (SSE4.1: rounding instructions) or aarch64; ``Features`` says what may be used beyond.
-bool is i1 in registers; f16 and bf16 are computed in float and rounded after each op; signedness is the dtype's.
-Every function's error is in the table of its module, measured by ``tests/vecmath``.
+The code needs x86-64-v2 (SSE4.1: rounding instructions) or aarch64; ``Features`` says what may be
+used beyond. bool is i1 in registers; f16 and bf16 are computed in float and rounded after each op;
+signedness is the dtype's. Every function's error is in the table of its module, measured by
+``tests/vecmath``.
 """
 
 from __future__ import annotations
@@ -44,8 +46,8 @@ def apply(
 ) -> V:
     """Write scalar op ``op`` of ``args`` and return its value.
 
-    ``dtypes`` are the operands', ``result`` the result's, as ``graphc.kernel.scalar_ops`` derives it. Operands have
-    equal lanes; a scalar beside vectors is spread. KernelError for an unknown op.
+    ``dtypes`` are the operands', ``result`` the result's, as ``graphc.kernel.scalar_ops`` derives
+    it. Operands have equal lanes; a scalar beside vectors is spread. KernelError for an unknown op.
 
     >>> from graphc.backends.llvm.ir import LLVMType, Module
     >>> from graphc.types import float32
@@ -69,7 +71,7 @@ _IntegerFormula = Callable[[Lanes, Sequence[V], bool], V]
 
 
 def _float(formula: _FloatFormula) -> Emitter:
-    """A formula on float or double, computed in the operands' type (halves: float), rounded to the result's."""
+    """A formula on float or double; halves are computed in float and rounded back."""
 
     def emit(m: Lanes, args: Sequence[V], dtypes: Sequence[DType], result: DType) -> V:
         value = formula(m, *(casts.widen(m, a) for a in args))
@@ -110,7 +112,7 @@ def _intrinsic(name: str) -> Emitter:
 def _comparison(floats: str, integers: str) -> Emitter:
     def compare(m: Lanes, args: Sequence[V], signed: bool) -> V:
         prefix = "" if integers in ("eq", "ne") else "s" if signed else "u"
-        return m.function.compare(prefix + integers, *args)
+        return m.function.compare(prefix + integers, args[0], args[1])
 
     return _number(lambda m, a, b: m.function.compare(floats, a, b), compare)
 
@@ -118,7 +120,7 @@ def _comparison(floats: str, integers: str) -> Emitter:
 def _extremum(name: str, floats: _FloatFormula) -> Emitter:
     def pick(m: Lanes, args: Sequence[V], signed: bool) -> V:
         if args[0].type.element == "i1":
-            return m.function.binary("or" if name == "max" else "and", *args)
+            return m.function.binary("or" if name == "max" else "and", args[0], args[1])
         return m.function.intrinsic(f"{'s' if signed else 'u'}{name}", *args)
 
     return _number(floats, pick)
@@ -224,11 +226,11 @@ OPS: dict[str, Emitter] = {
     "-": _plain("fsub", "sub"),
     "*": _plain("fmul", "mul"),
     "/": _divide,
-    "//": _number(arithmetic.floor_divide, lambda m, a, s: integer.floor_divide(m, *a, signed=s)),
-    "%": _number(arithmetic.remainder, lambda m, a, s: integer.remainder(m, *a, signed=s)),
+    "//": _number(arithmetic.floor_divide, integer.floor_divide),
+    "%": _number(arithmetic.remainder, integer.remainder),
     "neg": _negate,
     "abs": _absolute,
-    "sign": _number(arithmetic.sign, lambda m, a, s: integer.sign(m, *a, signed=s)),
+    "sign": _number(arithmetic.sign, integer.sign),
     "max": _extremum("max", arithmetic.maximum),
     "min": _extremum("min", arithmetic.minimum),
     "exp": _float(exp.exp),
@@ -258,12 +260,12 @@ OPS: dict[str, Emitter] = {
     ">=": _comparison("oge", "ge"),
     "==": _comparison("oeq", "eq"),
     "!=": _comparison("une", "ne"),
-    "and": _integer(lambda m, a, s: m.function.binary("and", *a)),
-    "or": _integer(lambda m, a, s: m.function.binary("or", *a)),
+    "and": _integer(lambda m, a, s: m.function.binary("and", a[0], a[1])),
+    "or": _integer(lambda m, a, s: m.function.binary("or", a[0], a[1])),
     "not": _integer(lambda m, a, s: m.integer("xor", a[0], m.number(True, a[0]))),
-    "&": _integer(lambda m, a, s: m.function.binary("and", *a)),
-    "|": _integer(lambda m, a, s: m.function.binary("or", *a)),
-    "^": _integer(lambda m, a, s: m.function.binary("xor", *a)),
+    "&": _integer(lambda m, a, s: m.function.binary("and", a[0], a[1])),
+    "|": _integer(lambda m, a, s: m.function.binary("or", a[0], a[1])),
+    "^": _integer(lambda m, a, s: m.function.binary("xor", a[0], a[1])),
     "~": _integer(lambda m, a, s: m.integer("xor", a[0], m.number(-1, a[0]))),
     "<<": _integer(lambda m, a, s: integer.shift(m, "shl", *a)),
     ">>": _integer(_shift_right),
@@ -274,5 +276,5 @@ OPS: dict[str, Emitter] = {
     "copysign": _copysign,
     "bits": _bits,
     "derive": _derive,
-    **{short: _cast for short in DTYPES},
+    **dict.fromkeys(DTYPES, _cast),
 }

@@ -1,7 +1,17 @@
-"""Floating-point arithmetic that IEEE 754 defines, and what follows from it directly: exact or correctly rounded.
+"""Floating-point arithmetic that IEEE 754 defines, and what follows from it directly.
 
-``max`` and ``min`` propagate NaN like NumPy's (3 instructions, 1 with a constant); ``//`` and ``%`` follow Python:
-the remainder has the divisor's sign and is exact, for any quotient. rsqrt is ``1 / sqrt(x)``, within 1.0 ulp.
+``max`` and ``min`` propagate NaN like NumPy's (3 instructions, 1 with a constant). ``//`` and ``%``
+follow Python: the remainder has the divisor's sign and is exact, for any quotient.
+
+=========  =====  =============  ======  ==============  ============
+function   float  float, no fma  double  double, no fma  instructions
+=========  =====  =============  ======  ==============  ============
+sqrt       0.5    0.5            0.5     0.5             1, 1
+rsqrt      1.5    1.5            1.5     1.5             2, 2
+=========  =====  =============  ======  ==============  ============
+
+Errors are in ulp, over the whole range; instructions are those of one AVX2 vector, 8 floats or 4
+doubles, without loads and copies.
 """
 
 from __future__ import annotations
@@ -41,7 +51,7 @@ def sign(m: Lanes, x: V) -> V:
 
 
 def rsqrt(m: Lanes, x: V) -> V:
-    """rsqrt(0) = inf, rsqrt(negative) = nan. Within 1.0 ulp."""
+    """rsqrt(0) = inf, rsqrt(negative) = nan."""
     return m.div(1.0, m.function.intrinsic("sqrt", x))
 
 
@@ -55,7 +65,7 @@ def fused(m: Lanes, a: V, b: V, c: V) -> V:
 
 
 def fused_odd(m: Lanes, a: V, b: V, c: V) -> V:
-    """``a * b + c`` of floats as a double rounded to odd: any later rounding is the only one that counts."""
+    """``a * b + c`` of floats as a double rounded to odd: only a later rounding counts."""
     wide_a, wide_b, wide_c = (m.convert(x, "double") for x in (a, b, c))
     total, error = m.two_sum(m.mul(wide_a, wide_b), wide_c)  # the product is exact
     return _to_odd(m, total, error)
@@ -72,7 +82,7 @@ def _fused_double(m: Lanes, a: V, b: V, c: V) -> V:
 
 
 def _to_odd(m: Lanes, total: V, error: V) -> V:
-    """A sum, given as nearest value and exact rest, rounded to odd; infinite and NaN sums as they are."""
+    """A sum, given as nearest value and exact rest, rounded to odd."""
     bits = m.bits(total)
     is_towards = m.function.binary(
         "xor", m.compare("ogt", error, 0.0), m.compare("ogt", total, 0.0)
@@ -125,7 +135,10 @@ def _fmod(m: Lanes, a: V, b: V) -> V:
 
 
 def _define_fmod(outer: Lanes, name: str, type_: LLVMType) -> None:
-    """``while a >= b: a -= q * b * 2**k`` with integers q below 2**53: each step is exact and takes 52 bits off."""
+    """``while a >= b: a -= q * b * 2**k`` with integers q below 2**53.
+
+    Each step is exact and takes 52 bits off.
+    """
     parameters = [(str(type_), "a"), (str(type_), "b")]
     function = Function(
         outer.function.module, name, parameters, result=str(type_), linkage="internal"

@@ -1,10 +1,11 @@
 """Conversions between all element types.
 
-Floats go to integers by truncation, saturating at the ends, NaN to 0. Integers go to integers modulo 2**bits, and to
-floats by rounding to nearest even; wide integers reach f16 and bf16 through float. f16 and bf16 are rounded to nearest
-even and keep NaN; a double is first rounded to odd in float, so that the second rounding is the only one that counts
-(Boldo and Melquiond, "When double rounding is odd", 2004). bf16 and, where the machine has no F16C, f16 are converted
-with integer arithmetic: LLVM would call its run-time library. The half conversions follow F. Giesen's
+Floats go to integers by truncation, saturating at the ends, NaN to 0. Integers go to integers
+modulo 2**bits, and to floats by rounding to nearest even; wide integers reach f16 and bf16 through
+float. f16 and bf16 are rounded to nearest even and keep NaN; a double is first rounded to odd in
+float, so that the second rounding is the only one that counts (Boldo and Melquiond, "When double
+rounding is odd", 2004). bf16 and, where the machine has no F16C, f16 are converted with integer
+arithmetic: LLVM would call its run-time library. The half conversions follow F. Giesen's
 float_to_half_fast3_rtne and half_to_float (public domain).
 """
 

@@ -1,14 +1,15 @@
 """Integer arithmetic, all exact and total: nothing traps, nothing is undefined.
 
-Sums and products wrap. ``//`` and ``%`` round towards minus infinity, and by zero give 0; the most negative number
-by -1 wraps. Vectors of up to 32 bits divide in double (exact: the quotient's distance from an integer is at least
-2**-31 of it), by a constant without division; 64-bit vectors divide lane by lane. A shift by a count outside
-0..bits-1 shifts everything out.
+Sums and products wrap. ``//`` and ``%`` round towards minus infinity, and by zero give 0; the most
+negative number by -1 wraps. Vectors of up to 32 bits divide in double (exact: the quotient's
+distance from an integer is at least 2**-31 of it), by a constant without division; 64-bit vectors
+divide lane by lane. A shift by a count outside 0..bits-1 shifts everything out.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from graphc.backends.llvm.ir import BITS, Function, LLVMType, V
 from graphc.backends.llvm.vecmath.lanes import Lanes
@@ -22,12 +23,14 @@ def constant_of(x: V) -> int | None:
     return int(match[1]) if match else None
 
 
-def floor_divide(m: Lanes, a: V, b: V, signed: bool) -> V:
-    return _divide(m, a, b, signed)[0]
+def floor_divide(m: Lanes, args: Sequence[V], signed: bool) -> V:
+    """``floor(a / b)``; 0 where b is 0."""
+    return _divide(m, args[0], args[1], signed)[0]
 
 
-def remainder(m: Lanes, a: V, b: V, signed: bool) -> V:
+def remainder(m: Lanes, args: Sequence[V], signed: bool) -> V:
     """``a - (a // b) * b``, of b's sign; 0 where b is 0."""
+    a, b = args
     quotient, by_constant = _divide(m, a, b, signed)
     if by_constant is not None and by_constant > 0 and by_constant & (by_constant - 1) == 0:
         return m.integer("and", a, by_constant - 1)
@@ -38,8 +41,9 @@ def remainder(m: Lanes, a: V, b: V, signed: bool) -> V:
     return m.function.select(m.function.compare("eq", b, zero), zero, rest)
 
 
-def sign(m: Lanes, a: V, signed: bool) -> V:
+def sign(m: Lanes, args: Sequence[V], signed: bool) -> V:
     """-1, 0 or 1."""
+    (a,) = args
     zero = m.number(0, a)
     positive = m.function.cast("zext", _compare(m, "ugt", "sgt", a, zero, signed), a.type.element)
     if not signed:
@@ -144,7 +148,10 @@ def _divide_in_double(m: Lanes, a: V, b: V, signed: bool) -> V:
 
 
 def power(m: Lanes, base: V, exponent: V, signed: bool) -> V:
-    """``base ** exponent`` modulo 2**bits; a negative exponent rounds ``1 / base**n`` towards zero, 0 for base 0."""
+    """``base ** exponent`` modulo 2**bits.
+
+    A negative exponent rounds ``1 / base**n`` towards zero, and base 0 gives 0.
+    """
     known = constant_of(exponent)
     if known is not None and 0 <= known <= 64:
         return _constant_power(m, base, known)
@@ -167,7 +174,7 @@ def _constant_power(m: Lanes, base: V, exponent: int) -> V:
 
 
 def _define_power(outer: Lanes, name: str, type_: LLVMType, signed: bool) -> None:
-    """Squaring while any lane's exponent has bits left; a function of the module, because it needs a loop."""
+    """Squaring while any lane's exponent has bits left: a function, because it needs a loop."""
     parameters = [(str(type_), "base"), (str(type_), "exponent")]
     f = Function(outer.function.module, name, parameters, result=str(type_), linkage="internal")
     m = Lanes(f, outer.features)

@@ -1,8 +1,9 @@
 """Arithmetic on the lanes of a function: what the formulas of this package are written in.
 
-Operands are values or Python numbers; a number takes the type of the first value beside it. Everything is inline
-and without fast-math flags. ``fma`` becomes a product and a sum where the target has no fused one, because
-``llvm.fma`` would be a call of ``fmaf`` there; formulas that need an exact product ask for ``two_product``.
+Operands are values or Python numbers; a number takes the type of the first value beside it.
+Everything is inline and without fast-math flags. ``fma`` becomes a product and a sum where the
+target has no fused one, because ``llvm.fma`` would be a call of ``fmaf`` there; formulas that need
+an exact product ask for ``two_product``.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ Operand = V | float
 
 @dataclass(frozen=True)
 class Features:
-    """What the emitted code may count on beyond the baseline (x86-64-v2, that is SSE4.1; any aarch64).
+    """What the code may count on beyond the baseline: x86-64-v2 (SSE4.1), or any aarch64.
 
-    ``fma``: fused multiply-add. ``half``: conversions between half and float (F16C). Both come with AVX2 machines.
+    ``fma``: fused multiply-add. ``half``: conversions between half and float (F16C). Both come with
+    AVX2 machines.
     """
 
     fma: bool = True
@@ -40,7 +42,7 @@ class Format:
 
     @property
     def shifter(self) -> float:
-        """1.5 * 2**fraction: adding it rounds to an integer and leaves that integer in the low bits."""
+        """1.5 * 2**fraction: adding it rounds, and leaves the integer in the low bits."""
         return 1.5 * 2.0**self.fraction
 
     @property
@@ -142,7 +144,7 @@ class Lanes:
         return total, self.sub(b, self.sub(total, a))
 
     def two_product(self, a: V, b: Operand) -> tuple[V, V]:
-        """``a * b`` as rounded product and exact error: one fma, or Dekker's product by Veltkamp's splitting."""
+        """``a * b`` as rounded product and exact error: one fma, or Dekker's product."""
         other = like(b, a)
         product = self.mul(a, other)
         if self.features.fma:

@@ -1,7 +1,7 @@
-"""How exact the functions are: compile one op as a loop over arrays and compare it with a wider reference.
+"""How exact the functions are: one op as a loop over arrays against a wider reference.
 
-``python -m graphc.backends.llvm.vecmath.measure`` prints the table. float is compared with NumPy's double, double
-with mpmath at 40 digits where it is installed.
+``python -m graphc.backends.llvm.vecmath.measure`` prints the table. float is compared with NumPy's
+double, double with mpmath at 40 digits where it is installed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _OPERANDS = ["a", "b", "c"]
 
 
 def map_ir(op: str, dtypes: Sequence[DType], lanes: int, features: Features = Features()) -> str:  # noqa: B008
-    """LLVM IR of ``void map(i64 count, ptr out, ptr a, ..)``, the op on ``lanes`` elements at a time.
+    """LLVM IR of ``void map(i64 count, ptr out, ptr a, ..)``: the op, ``lanes`` at a time.
 
     The count is a multiple of lanes. bool travels as bytes.
     """
@@ -108,7 +108,10 @@ def _padded(array: Array, count: int) -> Array:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The largest error and where it is. ``ulp`` is infinite where a NaN, an infinity or a zero's sign is wrong."""
+    """The largest error and where it is.
+
+    ``ulp`` is infinite where a NaN or a zero's sign is wrong.
+    """
 
     op: str
     dtype: DType
@@ -249,7 +252,9 @@ _MPMATH: dict[str, Callable[..., Any]] = {
 def measure_ulp(
     op: str, dtype: DType = float32, target: Target | None = None, count: int = 1 << 20
 ) -> Measurement:
-    """The largest error of ``op`` over ``count`` arguments of all exponents, and as many of everyday size."""
+    """The largest error of ``op`` over ``count`` arguments of all exponents, and as many of
+    everyday size. The doubles need mpmath.
+    """
     args = arguments(op, dtype, count)
     return worst(op, args, compiled_map(op, *args, target=target))
 

@@ -1,13 +1,14 @@
 """Random bits: Philox4x32-10, exact on every target.
 
-``bits(key, n)`` is word ``n % 4`` of the block at counter ``(n // 4 low, n // 4 high, 0, 0)``; ``derive(key, a, b)``
-is words 0 and 1 of the block at counter ``(a low, a high, b low, b high)``. Words live in 64-bit lanes, where one
-multiplication gives both halves of a product.
+``bits(key, n)`` is word ``n % 4`` of the block at counter ``(n // 4 low, n // 4 high, 0, 0)``;
+``derive(key, a, b)`` is words 0 and 1 of the block at counter ``(a low, a high, b low, b high)``.
+Words live in 64-bit lanes, where one multiplication gives both halves of a product.
 
-``bits`` computes one block a lane, whatever n is: 160 instructions for 4 words with AVX2. Where n runs along the
-lanes, ``bits_run`` computes one block for four lanes.
+``bits`` computes one block a lane, whatever n is: 160 instructions for 4 words with AVX2. Where n
+runs along the lanes, ``bits_run`` computes one block for four lanes.
 
-Source: J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+Source: J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as 1,
+2, 3", SC 2011.
 """
 
 from __future__ import annotations
@@ -43,8 +44,9 @@ def derive(m: Lanes, key: V, a: V, b: V) -> V:
 def bits_run(m: Lanes, key: V, first: V, lanes: int, *, aligned: bool = False) -> V:
     """``bits(key, first + 0 .. first + lanes - 1)`` as one vector: one block for four words.
 
-    ``key`` and ``first`` are scalars (i64); ``aligned`` promises that ``first`` is a multiple of 4. ``lanes`` is a
-    multiple of 4. Without the promise one block more is computed and the words pass through the stack.
+    ``key`` and ``first`` are scalars (i64); ``aligned`` promises that ``first`` is a multiple of 4.
+    ``lanes`` is a multiple of 4. Without the promise one block more is computed and the words pass
+    through the stack.
     """
     f = m.function
     blocks = lanes // 4 if aligned else 2 ** (lanes // 4).bit_length()
@@ -81,7 +83,7 @@ def _interleave(m: Lanes, words: list[V], blocks: int) -> V:
 
 
 def _philox(m: Lanes, key: V, counter: list[V]) -> list[V]:
-    """The four words of a block, in the low halves of 64-bit lanes; the high halves are anything."""
+    """The four words of a block, in the low halves of 64-bit lanes."""
     c0, c1, c2, c3 = counter
     keys = [key, m.integer("lshr", key, 32)]
     for round_ in range(10):

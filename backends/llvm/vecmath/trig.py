@@ -1,22 +1,28 @@
 """sin, cos, tan and atan in float and double, over the whole range and without branches.
 
-An argument is reduced to quarter turns, ``x * 2/pi = n + f`` with ``|f| <= 1/2``, keeping only the bits of 2/pi that
-matter (M. Payne and R. Hanek, "Radian reduction for trigonometric functions", 1983). Bits whose product with the last
-bit of x is a multiple of four turns nothing, so they are dropped; which they are depends on the exponent of x.
+An argument is reduced to quarter turns, ``x * 2/pi = n + f`` with ``|f| <= 1/2``, keeping only the
+bits of 2/pi that matter (M. Payne and R. Hanek, "Radian reduction for trigonometric functions",
+1983). Bits whose product with the last bit of x is a multiple of four turns nothing, so they are
+dropped; which they are depends on the exponent of x.
 
-* float works in double: the bits of 2/pi fit into two doubles, chosen among four pairs by the size of x.
+* float works in double: the bits of 2/pi fit into two doubles, chosen among four pairs by the
+  size of x.
 * double takes four doubles out of a table by the exponent of x, and keeps f in two parts.
 
-======== ============ ============ ===================================================
-function ulp, float   ulp, double  vector instructions in float, with fma (8 lanes)
-======== ============ ============ ===================================================
-sin, cos 1.6          1.0          70 with AVX2
-tan      0.6          2.0          90 with AVX2
-atan     2.0          1.5          22
-======== ============ ============ ===================================================
+=========  =====  =============  ======  ==============  ============
+function   float  float, no fma  double  double, no fma  instructions
+=========  =====  =============  ======  ==============  ============
+sin        1.5    1.6            0.85    0.85            61, 135
+cos        1.5    1.6            0.85    0.85            61, 133
+tan        0.51   0.51           2.0     2.0             97, 136
+atan       2.2    2.3            1.4     1.4             20, 31
+=========  =====  =============  ======  ==============  ============
 
-Sources: float's polynomials by N. Juffa (public posts on accurate sinf and cosf); double's from fdlibm (Sun
-Microsystems, k_sin.c and k_cos.c); atan's are minimax fits (Remez) of our own.
+Errors are in ulp, over the whole range; instructions are those of one AVX2 vector, 8 floats or 4
+doubles, without loads and copies.
+
+Sources: float's polynomials by N. Juffa (public posts on accurate sinf and cosf); double's from
+fdlibm (Sun Microsystems, k_sin.c and k_cos.c); atan's are minimax fits (Remez) of our own.
 """
 
 from __future__ import annotations
@@ -88,19 +94,19 @@ _HALF_PI_PARTS = {FLOAT: (1.57079637050628662109375, -4.37113900018624283e-8), D
 
 
 def sin(m: Lanes, x: V) -> V:
-    """sin(-0) = -0, sin(inf) = nan. Within 1.6 ulp (float), 1.0 ulp (double)."""
+    """sin(-0) = -0, sin(inf) = nan."""
     n, s, c = _sin_cos(m, m.abs(x))
     return _itself_if_tiny(m, x, _with_sign(m, _pick(m, n, s, c), _turned(m, n), m.bits(x)))
 
 
 def cos(m: Lanes, x: V) -> V:
-    """cos(inf) = nan. Within 1.6 ulp (float), 1.0 ulp (double)."""
+    """cos(inf) = nan."""
     n, s, c = _sin_cos(m, m.abs(x))
     return _with_sign(m, _pick(m, n, c, s), _turned(m, m.integer("add", n, 1)), None)
 
 
 def tan(m: Lanes, x: V) -> V:
-    """sin / cos; float's is computed in double. Within 0.6 ulp (float), 2.0 ulp (double)."""
+    """sin / cos; float's is computed in double."""
     wide = m.convert(m.abs(x), "double")
     if format_of(x) is FLOAT:
         n, f = _reduce_float(m, wide)
@@ -123,7 +129,7 @@ def _itself_if_tiny(m: Lanes, x: V, result: V) -> V:
 
 
 def _sin_cos(m: Lanes, x: V) -> tuple[V, V, V]:
-    """``n`` and the sine and cosine of ``x - n pi/2``, for ``x >= 0``; n is an integer of x's width, modulo 4."""
+    """``n`` modulo 4, in x's width, and the sine and cosine of ``x - n pi/2``, for ``x >= 0``."""
     if format_of(x) is DOUBLE:
         return _sin_cos_double(m, x)
     n, f = _reduce_float(m, m.convert(x, "double"))
@@ -232,7 +238,8 @@ def _reduce_double(m: Lanes, x: V) -> tuple[V, V, V]:
     return m.bits(shifted), high, low
 
 
-#: double: arguments below 2**_FIRST need no bits of 2/pi dropped; above, a row of the table for 16 exponents
+#: double: arguments below 2**_FIRST need no bits of 2/pi dropped; above, a row of the table for 16
+#: exponents
 _FIRST = 50
 _TABLE = "graphc.two_over_pi"
 
@@ -289,11 +296,16 @@ def _parts(value: Fraction, count: int) -> list[float]:
 
 @functools.cache
 def _float_pairs() -> list[tuple[int, float, float]]:
-    """From which power of two on which pair stands for 2/pi: without the bits of ``2**(25 - start)`` and more."""
+    """Which pair stands for 2/pi from which power of two on.
+
+    Above ``2**start`` the bits of ``2**(25 - start)`` and more are left out.
+    """
     exact = _two_over_pi(400)
-    rows = [(0, *_parts(exact, 2))]
-    rows += [(start, *_parts(exact % Fraction(2) ** (25 - start), 2)) for start in (50, 76, 102)]
-    return [(start, high, low) for start, high, low in rows]
+    rows = []
+    for start in (0, 50, 76, 102):
+        high, low = _parts(exact % Fraction(2) ** (25 - start), 2)
+        rows.append((start, high, low))
+    return rows
 
 
 @functools.cache
@@ -309,7 +321,7 @@ def _double_rows() -> list[list[float]]:
 
 
 def atan(m: Lanes, x: V) -> V:
-    """In (-pi/2, pi/2); above 1 it is ``pi/2 - atan(1/x)``. Within 2.0 ulp (float), 1.5 ulp (double)."""
+    """In (-pi/2, pi/2); above 1 it is ``pi/2 - atan(1/x)``."""
     form = format_of(x)
     a = m.abs(x)
     is_beyond = m.compare("ogt", a, 1.0)
