@@ -548,6 +548,11 @@ class _Builder:
         """Run the pass that computes a reduction, and those that can share its trip, where its key axes are open."""
         depth = self.home(folding.axes)
         with self.at(depth):
+            # what it needs comes first: its companions may run with those, and then not here again
+            for need in sorted(self.needs[folding], key=self.place_of.__getitem__):
+                ready = not self.is_open(need.axes) or self.is_known(need)
+                if not ready and isinstance(need, Reduction | Contract):
+                    self.fold(need)
             members = self.companions(folding, depth)
             bounds, rest = self.bounds(folding)
             for low, high in bounds.values():
