@@ -50,19 +50,25 @@ def diagram(
     fit a screen); ``parameters`` draws them as inputs; ``backward=False`` leaves the derivatives
     out.
     """
-    nodes = with_primals(graph)
+    nodes, standing = with_primals(graph)
     if backward is False:
         nodes = tuple(n for n in nodes if n.primal is None)
-    picture = _at_depth(graph, nodes, depth, parameters, title)
+
+    def at(depth: int | None) -> Picture:
+        drawing = _Drawing(assign_units(graph, nodes, standing, depth), nodes, parameters)
+        drawing.collect()
+        return drawing.picture(title)
+
+    picture = at(depth)
     if depth is not None:
         return picture
     if len(picture.items) <= _TOO_MANY:
         functions = [i for i in picture.items if i.shape in ("bullet", "cost", "box")]
         if len(functions) > 1 or not nodes:
             return picture
-        return _at_depth(graph, nodes, _deepest(nodes), parameters, title)
+        return at(_deepest(nodes))
     for level in reversed(range(_deepest(nodes))):
-        picture = _at_depth(graph, nodes, level, parameters, title)
+        picture = at(level)
         if len(picture.items) <= _SCREEN:
             break
     return picture
@@ -70,15 +76,6 @@ def diagram(
 
 def _deepest(nodes: Iterable[Node]) -> int:
     return max((n.block.count("/") + 1 for n in nodes if n.block), default=1)
-
-
-def _at_depth(
-    graph: Graph, nodes: Sequence[Node], depth: int | None, parameters: bool, title: str
-) -> Picture:
-    units = assign_units(graph, nodes, depth)
-    drawing = _Drawing(units, nodes, parameters)
-    drawing.collect()
-    return drawing.picture(title)
 
 
 @dataclass

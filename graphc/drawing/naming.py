@@ -14,6 +14,8 @@ __all__ = [
     "block_label",
     "bytes_text",
     "cell_name",
+    "function_title",
+    "gradient_label",
     "operator_label",
     "origin",
     "seconds_text",
@@ -98,7 +100,11 @@ def block_label(unit: Unit, names: Mapping[str, str]) -> list[Line]:
 
 
 def _primitive_title(unit: Unit) -> str:
-    node = unit.nodes[0] if unit.base is None else unit.base.nodes[0]
+    return function_title(unit.nodes[0] if unit.base is None else unit.base.nodes[0])
+
+
+def function_title(node: Node) -> str:
+    """A primitive's name with the plain number it works with: ``× 0.5``."""
     if node.op == "by_mode":
         return "train | eval"
     if node.op == "constant":
@@ -106,6 +112,19 @@ def _primitive_title(unit: Unit) -> str:
     numbers = [number for v in node.inputs if (number := _number_behind(v)) is not None]
     label = operator_label(node)
     return f"{label} {numbers[0]}" if len(numbers) == 1 and len(node.inputs) == 2 else label
+
+
+def gradient_label(value: Value) -> str:
+    """``∂weight`` for the derivative by something named, "" for all else."""
+    primal = value.node.primal
+    if primal is None:
+        return ""
+    for given in (*primal.inputs, *primal.outputs):
+        behind = origin(given)
+        name = value_name(behind).rpartition(".")[2]
+        if name and behind.size == value.size and behind.dtype == value.dtype:
+            return f"∂{name}"
+    return "∂"
 
 
 def _number_behind(value: Value) -> str | None:

@@ -30,6 +30,7 @@ from graphc.drawing.style import (
     SHADED,
     SMALL,
     TITLE,
+    clipped,
     text_width,
 )
 
@@ -258,15 +259,17 @@ def _bar(points: Sequence[Point]) -> Mark:
 
 def _draw_label(edge: Edge, points: Sequence[Point]) -> list[Mark]:
     """Beside the middle of a short edge, near the start of a long one; on a dashed line."""
-    width = text_width(edge.label, NOTE)
     tip = edge.tip or edge.label
-    if edge.style in ("saved", "note"):
+    colour = MUTED if edge.phase == "forward" else PHASES[edge.phase].line
+    if edge.style == "saved" or edge.phase == "update":
         (x, y), _ = _middle(points)
+        span = abs(points[-1][0] - points[0][0]) - 24 if edge.style == "saved" else 200.0
+        shown = clipped(edge.label, NOTE, max(span, 16.0))
+        width = text_width(shown, NOTE)
         paper = rectangle(
             x - width / 2 - 2, y - 6, width + 4, 11, line="", fill=BACKGROUND, radius=2
         )
-        return [paper, Text((x, y + 3), edge.label, NOTE, MUTED, "middle", tip=tip)]
-    colour = MUTED if edge.phase == "forward" else PHASES[edge.phase].line
+        return [paper, Text((x, y + 3), shown, NOTE, colour, "middle", tip=tip)]
     x, y, side = _beside(points)
     anchor = "start" if side > 0 else "end"
     return [Text((x + 5 * side, y + 2), edge.label, NOTE, colour, anchor, tip=tip)]
@@ -315,6 +318,8 @@ _LEGEND_TEXTS = {
     "forward": "forward",
     "backward": "backward",
     "optimizer": "update",
+    "kernel": "kernel",
+    "buffer": "buffer between kernels, and why it is not fused away",
 }
 
 
@@ -340,7 +345,9 @@ def _symbol(name: str) -> tuple[list[Mark], float]:
     if name == "function":
         item = Item("legend", "bullet")
         return draw_item(item, (9, 0), (18, 13)), 18
-    if name == "cost":
+    if name == "buffer":
+        return draw_item(Item("legend", "buffer"), (9, 0), (18, 11)), 18
+    if name in ("cost", "kernel"):
         return [rectangle(0, -5, 10, 10, line=forward.line, fill=forward.fill)], 10
     if name in ("saved", "update"):
         colour, dash = (MUTED, "dashed") if name == "saved" else (INK, "dotted")

@@ -159,7 +159,7 @@ def _draw_cost(item: Item, box: Box, phase: Phase) -> list[Mark]:
 
 def _draw_box(item: Item, box: Box, phase: Phase) -> list[Mark]:
     fill = phase.fill if item.shape == "box" else BACKGROUND
-    radius = 3.0 if item.shape in ("box", "delay") else box[3] / 2
+    radius = 3.0 if item.shape in ("box", "delay") else min(box[3] / 2, 9.0)
     line = phase.line if item.shape != "constant" else MUTED
     return [
         rectangle(
@@ -220,8 +220,8 @@ def _labels(item: Item, box: Box) -> list[Mark]:
         top += nose if item.upwards else -nose
     for line in item.lines:
         size, bold, italic, colour = _STYLES[line.style]
-        room = width - (6.0 if item.shape in CIRCLES else 4.0)
-        text = clipped(line.text, size, max(room, 12.0)) if not bold else line.text
+        space = max(width - (6.0 if item.shape in CIRCLES else 4.0), 12.0)
+        text = clipped(line.text, size, space, bold=bold)
         baseline = top + size
         marks.append(
             Text((x + width / 2, baseline), text, size, colour, "middle", bold, italic, item.tip)

@@ -17,7 +17,17 @@ from dataclasses import dataclass, field
 
 from graphc.graph import SOURCES, Graph, Node, Value, ancestors, composite_of
 
-__all__ = ["Flow", "Unit", "Units", "assign_units", "derivative_order", "with_primals"]
+__all__ = [
+    "Flow",
+    "Unit",
+    "Units",
+    "assign_units",
+    "block_names",
+    "derivative_order",
+    "phases",
+    "root_of",
+    "with_primals",
+]
 
 #: nodes that a diagram passes through where no function holds them
 _TRANSPARENT = frozenset({"read", "mark", "attach", "stop_gradient", "broadcast", "cast"})
@@ -67,12 +77,51 @@ class Units:
         return self.flows.get(value, Flow(value))
 
 
-def with_primals(graph: Graph) -> tuple[Node, ...]:
-    """The graph's nodes, and forward nodes that its derivatives refer to but do not use."""
-    nodes = set(graph.nodes)
-    missing = [n.primal for n in graph.nodes if n.primal is not None and n.primal not in nodes]
-    roots = [v for n in (*graph.nodes, *missing) for v in n.outputs[:1]]
-    return tuple(ancestors(roots))
+def with_primals(graph: Graph) -> tuple[tuple[Node, ...], dict[Node, Node]]:
+    """The nodes to draw, and for each forward node that derivatives came from, what stands for it.
+
+    A pass may have replaced a primal: then the equal node of its place stands for it. What the
+    graph does not hold at all (a gradient drawn without its cost) is drawn with it.
+    """
+    own = set(graph.nodes)
+    roots = sorted({root_of(n) for n in graph.nodes if n.primal is not None}, key=_serial)
+    places: dict[tuple[object, ...], list[Node]] = {}
+    for node in graph.nodes:
+        if node.primal is None:
+            places.setdefault(_place(node), []).append(node)
+    standing: dict[Node, Node] = {}
+    missing: list[Node] = []
+    for root in roots:
+        equal = places.get(_place(root), [])
+        if root in own:
+            standing[root] = root
+        elif equal:
+            standing[root] = equal.pop(0) if len(equal) > 1 else equal[0]
+        else:
+            standing[root] = root
+            missing.append(root)
+    if not any(n.primal is None and n.op not in SOURCES for n in graph.nodes):
+        standing, missing = {root: root for root in roots}, list(roots)
+    if not missing:
+        return graph.nodes, standing
+    ends = [v for n in (*graph.nodes, *missing) for v in n.outputs[:1]]
+    return tuple(ancestors(ends)), standing
+
+
+def _place(node: Node) -> tuple[object, ...]:
+    attrs = tuple((k, v) for k, v in node.attrs.items() if isinstance(v, (str, int, float, tuple)))
+    return node.op, node.block, node.source, node.types, attrs
+
+
+def _serial(node: Node) -> int:
+    return node.serial
+
+
+def root_of(node: Node) -> Node:
+    """The forward node at the end of the chain of primals."""
+    while node.primal is not None:
+        node = node.primal
+    return node
 
 
 def derivative_order(node: Node) -> int:
@@ -84,12 +133,6 @@ def derivative_order(node: Node) -> int:
     while node.primal is not None:
         node, order = node.primal, order + 1
     return order
-
-
-def _root(node: Node) -> Node:
-    while node.primal is not None:
-        node = node.primal
-    return node
 
 
 def phases(nodes: Sequence[Node], outputs: Iterable[Value]) -> dict[Node, str]:
@@ -111,7 +154,6 @@ def phases(nodes: Sequence[Node], outputs: Iterable[Value]) -> dict[Node, str]:
             found[node] = "forward"
         else:
             found[node] = "update" if node in derived else "forward"
-    _pull_into_update(nodes, found)
     counting: set[Node] = set()
     for node in nodes:
         if node in needed or node.op in SOURCES or found[node] != "forward":
@@ -119,15 +161,16 @@ def phases(nodes: Sequence[Node], outputs: Iterable[Value]) -> dict[Node, str]:
         if all(v.node.op in SOURCES - {"observed"} or v.node in counting for v in node.inputs):
             counting.add(node)  # what only counts calls belongs to the update too
             found[node] = "update"
+    _pull_into_update(nodes, found)
     return found
 
 
 def _pull_into_update(nodes: Sequence[Node], found: dict[Node, str]) -> None:
-    """What only updates use (an optimizer's step counter, its rate) is part of the update."""
+    """What only updates use (an optimizer's step counter, its slots) is part of the update."""
     users: dict[Node, set[str]] = {}
     for node in reversed(nodes):
         phase = found[node]
-        if phase == "forward" and node.op not in SOURCES and users.get(node) == {"update"}:
+        if phase == "forward" and node.op != "observed" and users.get(node) == {"update"}:
             phase = found[node] = "update"
         for value in node.inputs:
             users.setdefault(value.node, set()).add(phase)
@@ -159,17 +202,21 @@ class _Modules:
         return segments, ""
 
 
-def assign_units(graph: Graph, nodes: Sequence[Node], depth: int | None) -> Units:
-    """Group ``nodes`` (of ``graph``, in program order) into the functions of a diagram."""
+def assign_units(
+    graph: Graph, nodes: Sequence[Node], standing: Mapping[Node, Node], depth: int | None
+) -> Units:
+    """Group ``nodes`` (in program order) into the functions of a diagram. ``standing``: see
+    ``with_primals``.
+    """
     modules = _Modules((n for n in nodes if n.primal is None), depth)
     phase = phases(nodes, graph.outputs)
-    names = _names(Graph(graph.inputs, tuple(v for n in nodes for v in n.outputs[:1])))
+    names = block_names(graph, nodes)
     made: dict[tuple[object, ...], Unit] = {}
     of: dict[Node, Unit] = {}
     flows: dict[Value, Flow] = {}
     hidden: set[Value] = set()
     for node in nodes:
-        if phase[node] == "backward" or node.op in SOURCES and node.op != "constant":
+        if phase[node] == "backward" or (node.op in SOURCES and node.op != "constant"):
             continue
         around, path = modules.place(node)
         if phase[node] == "update":
@@ -184,14 +231,15 @@ def assign_units(graph: Graph, nodes: Sequence[Node], depth: int | None) -> Unit
             unit = made[key] = Unit(f"u{len(made)}", phase[node], 0, around, path)
         unit.nodes.append(node)
         of[node] = unit
-    _assign_derivatives(nodes, of, made)
+    _assign_derivatives(nodes, standing, of, made)
     return Units(graph, names, tuple(made.values()), of, flows, frozenset(hidden))
 
 
-def _names(graph: Graph) -> dict[str, str]:
-    """Rendered forms of the blocks' paths and of every beginning of them."""
+def block_names(graph: Graph, nodes: Sequence[Node]) -> dict[str, str]:
+    """Rendered forms of the blocks' paths of ``nodes`` and of every beginning of them."""
+    whole = Graph(graph.inputs, tuple(v for n in nodes for v in n.outputs[:1]))
     found = {}
-    for raw, rendered in graph.block_names.items():
+    for raw, rendered in whole.block_names.items():
         pairs = zip(raw.split("/"), rendered.split("/"), strict=True)
         before: tuple[str, str] = ("", "")
         for segment, shown in pairs:
@@ -216,16 +264,19 @@ def _passes_through(node: Node, flows: dict[Value, Flow], hidden: set[Value]) ->
 
 
 def _assign_derivatives(
-    nodes: Sequence[Node], of: dict[Node, Unit], made: dict[tuple[object, ...], Unit]
+    nodes: Sequence[Node],
+    standing: Mapping[Node, Node],
+    of: dict[Node, Unit],
+    made: dict[tuple[object, ...], Unit],
 ) -> None:
     """Derivatives go to the derivative of their primal's function, order by order."""
     adopted = _adopting_users(nodes, of)
-    twins = _by_place(of)
     for node in nodes:
         if node.primal is None:
             continue
-        root = _root(node)
-        base = of.get(root) or adopted.get(root) or twins.get((root.op, root.block, root.source))
+        root = root_of(node)
+        root = standing.get(root, root)
+        base = of.get(root) or adopted.get(root)
         order = derivative_order(node)
         key = (order, base.key if base else root.block)
         unit = made.get(key)
@@ -248,8 +299,3 @@ def _adopting_users(nodes: Sequence[Node], of: Mapping[Node, Unit]) -> dict[Node
             if value.node not in of:
                 found[value.node] = unit
     return found
-
-
-def _by_place(of: Mapping[Node, Unit]) -> dict[tuple[object, ...], Unit]:
-    """Functions by what their nodes are: a pass may have replaced a primal by an equal node."""
-    return {(n.op, n.block, n.source): unit for n, unit in of.items() if n.primal is None}
