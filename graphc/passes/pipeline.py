@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from graphc.graph import Graph, check_scope
+from graphc.graph import Graph
 from graphc.kernel.text import print_kernel
 from graphc.kernel.verify import verify as verify_kernel
 from graphc.passes.canonicalize import canonicalize
@@ -34,6 +34,7 @@ from graphc.passes.regions import Regions
 from graphc.passes.schedule import Scheduled, make_schedule
 from graphc.passes.share import share
 from graphc.passes.simplify import simplify
+from graphc.verify import verify as verify_graph
 
 __all__ = ["GRAPH_PASSES", "Compiled", "compile_graph", "optimize"]
 
@@ -64,7 +65,7 @@ def optimize(graph: Graph, passes: Sequence[tuple[str, GraphPass]] = GRAPH_PASSE
     for name, rewrite in passes:
         graph = rewrite(graph)
         if _verifying():
-            check_scope(graph)
+            verify_graph(graph)
         _dump(f"graph.{name.replace(' ', '_')}.txt", graph.text)
     return graph
 
