@@ -142,7 +142,7 @@ def show_predictions(result: Result, count: int = 4) -> None:
     for line in range(8):
         click.echo("   ".join("".join(c * 2 for c in grid[line]) for grid in grids))
     for guess, label, p in zip(guesses, result.labels, sure, strict=False):
-        verdict = "right" if guess == label else f"wrong, it is a {label}"
+        verdict = "right" if guess == label else f"wrong: the label says {label}"
         click.echo(f"   {guess} ({p:.1%} sure): {verdict}")
 
 

@@ -78,8 +78,8 @@ def _make_bar(epochs: int, steps_per_epoch: int | None) -> tuple[RichProgress, T
 
     bar = rich_progress.Progress(
         rich_progress.TextColumn("{task.description}"),
-        rich_progress.BarColumn(bar_width=24),
-        rich_progress.MofNCompleteColumn(),
+        rich_progress.BarColumn(bar_width=16),
+        rich_progress.TaskProgressColumn(),
         rich_progress.TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         rich_progress.TextColumn("{task.fields[measures]}"),
     )

@@ -196,7 +196,7 @@ def test_the_bar_shows_epochs_and_measures(capsys: pytest.CaptureFixture[str]) -
     )
     out = capsys.readouterr().out
     assert "epoch 2/2" in out
-    assert "4/4" in out
+    assert "100%" in out
     assert "0.1250" in out
 
 
