@@ -283,6 +283,8 @@ def evaluate_extent(extent: Extent, sizes: Mapping[str, int]) -> int:
     """
     if isinstance(extent, int):
         return extent
+    if isinstance(extent, Dim):
+        return sizes[extent.name]
     value = extent.evaluate({dim: sizes[dim.name] for dim in extent.dims})
     assert isinstance(value, int)  # every dim was replaced
     return value
@@ -302,20 +304,17 @@ def bind_sizes(
     bytes from the arena's start.
     """
     offsets = offsets or {}
+    types: dict[int, TensorType] = {}  # by identity: many share one
 
     def bound(buffer: Buffer) -> Buffer:
-        return replace(
-            buffer,
-            type=evaluate_type(buffer.type, sizes),
-            offset=offsets.get(buffer.name, buffer.offset),
-        )
+        type_ = types.get(id(buffer.type))
+        if type_ is None:
+            type_ = types[id(buffer.type)] = evaluate_type(buffer.type, sizes)
+        offset = offsets.get(buffer.name, buffer.offset)
+        return Buffer(buffer.name, buffer.kind, type_, offset, buffer.alignment)
 
-    return replace(
-        schedule,
-        buffers=tuple(bound(b) for b in schedule.buffers),
-        body=_bound_body(schedule.body, sizes),
-        sizes=(),
-    )
+    buffers = tuple(bound(b) for b in schedule.buffers)
+    return replace(schedule, buffers=buffers, body=_bound_body(schedule.body, sizes), sizes=())
 
 
 def _bound_body(body: Body, sizes: Mapping[str, int]) -> Body:
@@ -326,6 +325,8 @@ def _bound_statement(statement: Statement, sizes: Mapping[str, int]) -> Statemen
     match statement:
         case Launch():
             extents = tuple(evaluate_extent(e, sizes) for e in statement.sizes)
+            if statement.sizes == extents and isinstance(statement.flops, int):
+                return statement
             return replace(statement, sizes=extents, flops=evaluate_extent(statement.flops, sizes))
         case Loop():
             length = evaluate_extent(statement.length, sizes)

@@ -50,7 +50,7 @@ LOCK = Layout("lock", "address", "writes")
 
 LAYOUTS = {"handle": HANDLE, "tensor": TENSOR, "block": BLOCK, "runtime": RUNTIME, "lock": LOCK}
 
-SIZE_CLASSES = 128
+SIZE_CLASSES = 256  # up to 2**69 bytes
 _HUGE = 1 << 21
 
 ARRAY_FIELDS = {"type": 8, "data": 16, "ndim": 24, "dims": 32, "descr": 56, "flags": 64}

@@ -21,7 +21,7 @@ import numpy as np
 from graphc.backends.llvm import callable as entry
 from graphc.backends.llvm import codegen, pool, walker
 from graphc.backends.llvm.callable import RUNTIME, SIZE_CLASSES
-from graphc.backends.llvm.layout import Record, expand
+from graphc.backends.llvm.layout import Layout, Record, expand
 from graphc.backends.llvm.loader import compile_cached, load
 from graphc.backends.llvm.pool import Pool
 from graphc.errors import BackendError
@@ -75,7 +75,7 @@ def native() -> Native:
     table = _numpy_functions()
     machine = codegen.host()
     library = load([compile_cached(runtime_ir(machine.architecture))], _SYMBOLS)
-    free_lists = Record(entry.BLOCK, SIZE_CLASSES)
+    free_lists = Record(Layout("list", "first"), SIZE_CLASSES)
     runtime = Record(RUNTIME)
     runtime[0, "array_type"] = table[_ARRAY_TYPE]
     runtime[0, "new_array"] = table[_NEW_FROM_DESCR]
@@ -106,7 +106,7 @@ def set_threads(threads: int) -> None:
     The number never changes results.
     """
     if not 1 <= threads <= pool.MAX_WORKERS + 1:
-        raise ValueError(f"threads must be 1 to {pool.MAX_WORKERS + 1}, not {threads}")
+        raise BackendError(f"threads must be 1 to {pool.MAX_WORKERS + 1}, not {threads}")
     shared = native()
     shared.pool.stop(shared.address("graphc_pool_stop"))
     if shared.pool.workers:

@@ -30,6 +30,7 @@ import os
 from pathlib import Path
 
 from graphc.backends.llvm.layout import Layout, Record
+from graphc.errors import BackendError
 
 __all__ = ["MAX_WORKERS", "POOL", "START", "Pool", "pool_ir", "thread_count"]
 
@@ -385,12 +386,12 @@ def available_cores() -> int:
 
 
 def thread_count() -> int:
-    """``GRAPHC_THREADS`` where it is set, else the available cores."""
+    """``GRAPHC_THREADS`` where it is set, else the available cores; BackendError if it is odd."""
     text = os.environ.get("GRAPHC_THREADS", "")
     if not text:
         return available_cores()
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_WORKERS + 1:
-        raise ValueError(f"GRAPHC_THREADS={text!r}: a number from 1 to {MAX_WORKERS + 1}")
+        raise BackendError(f"GRAPHC_THREADS={text!r}: a number from 1 to {MAX_WORKERS + 1}")
     return int(text)
 
 

@@ -83,6 +83,7 @@ class _Writer:
     shares: int
     parallel: bool
     polling: bool
+    nbytes: Mapping[str, int]  # of every buffer
     words: list[int] = field(default_factory=list)
     in_table: list[int] = field(default_factory=list)  # words that count from the table's start
     in_arguments: list[int] = field(default_factory=list)  # words that count from the arguments'
@@ -91,6 +92,7 @@ class _Writer:
     launches: list[Launch | Copy] = field(default_factory=list)
     spare_used: int = 0
     committed: bool = False
+    grids: dict[tuple[str, tuple[Extent, ...]], int] = field(default_factory=dict)
 
     def body(self, body: Body) -> None:
         group: list[Launch | Copy] = []
@@ -169,7 +171,7 @@ class _Writer:
         running = [(s, g) for s, g in zip(group, grids, strict=True) if g > 0]
         if not running:
             return
-        weights = [estimate_nanoseconds(self.schedule, s) for s, _ in running]
+        weights = [estimate_nanoseconds(self.nbytes, s) for s, _ in running]
         together = self.parallel and sum(weights) >= PHASE_WORTH_SHARING
         self.words += [walker.PHASE, len(running), int(not together)]
         total, before = sum(weights), 0.0
@@ -185,12 +187,15 @@ class _Writer:
 
     def grid(self, statement: Launch | Copy) -> int:
         if isinstance(statement, Copy):
-            nbytes = int_extent(self.schedule.buffer[statement.source].type.nbytes)
-            return -(-nbytes // walker.COPY_BLOCK)
-        kernel = self.schedule.kernel[statement.kernel]
-        names = (size.name for size in kernel.sizes)
-        sizes = dict(zip(names, map(int_extent, statement.sizes), strict=True))
-        return evaluate_extent(self.kernels[statement.kernel].grid, sizes)
+            return -(-self.nbytes[statement.source] // walker.COPY_BLOCK)
+        key = statement.kernel, statement.sizes
+        grid = self.grids.get(key)
+        if grid is None:
+            names = (size.name for size in self.schedule.kernel[statement.kernel].sizes)
+            sizes = dict(zip(names, map(int_extent, statement.sizes), strict=True))
+            grid = evaluate_extent(self.kernels[statement.kernel].grid, sizes)
+            self.grids[key] = grid
+        return grid
 
     def function(self, statement: Launch | Copy) -> int:
         name = "" if isinstance(statement, Copy) else statement.kernel
@@ -201,7 +206,7 @@ class _Writer:
         if isinstance(statement, Copy):
             self.pointer(statement.source)
             self.pointer(statement.target)
-            self.arguments.append(int_extent(self.schedule.buffer[statement.source].type.nbytes))
+            self.arguments.append(self.nbytes[statement.source])
             return start
         for name in (*statement.inputs, *statement.outputs):
             self.pointer(name)
@@ -233,11 +238,14 @@ def build_table(
     arena buffers and cells; all other buffers are movable. ``spare_cells`` are addresses of cells
     for loops without a counter of their own (``spare_cells_needed``).
     """
-    total = estimate_program(schedule)
+    nbytes = {b.name: int_extent(b.type.nbytes) for b in schedule.buffers}
+    total = estimate_program(schedule.body, nbytes)
     loops = any(isinstance(s, (Loop, While)) for s in walk(schedule.body))
     parallel = shares > 1 and (loops or total >= PROGRAM_WORTH_WAKING)
     polling = loops or total >= _POLL_FROM
-    writer = _Writer(schedule, kernels, addresses, errors, spare_cells, shares, parallel, polling)
+    writer = _Writer(
+        schedule, kernels, addresses, errors, spare_cells, shares, parallel, polling, nbytes
+    )
     writer.body(schedule.body)
     writer.emit(walker.END)
     words = allocate(8 * len(writer.words)).view(np.int64)
@@ -256,36 +264,36 @@ def spare_cells_needed(schedule: Schedule) -> int:
     return sum(isinstance(s, While) and s.counter is None for s in walk(schedule.body))
 
 
-def estimate_nanoseconds(schedule: Schedule, statement: Launch | Copy) -> float:
-    """Time of a launch on one core, roughly: the larger of its bytes' and its FLOPs' time."""
+def estimate_nanoseconds(nbytes: Mapping[str, int], statement: Launch | Copy) -> float:
+    """Time of a launch on one core, roughly: the larger of its bytes' and its FLOPs' time.
+
+    ``nbytes`` are the sizes of buffers by name.
+    """
     if isinstance(statement, Copy):
-        return 2 * int_extent(schedule.buffer[statement.source].type.nbytes) / _BYTES_PER_NANOSECOND
-    tensors = (*statement.inputs, *statement.outputs)
-    nbytes = sum(int_extent(schedule.buffer[name].type.nbytes) for name in tensors)
+        return 2 * nbytes[statement.source] / _BYTES_PER_NANOSECOND
+    moved = sum(nbytes[name] for name in (*statement.inputs, *statement.outputs))
     flops = int_extent(statement.flops)
-    return max(nbytes / _BYTES_PER_NANOSECOND, flops / _FLOPS_PER_NANOSECOND, 1.0)
+    return max(moved / _BYTES_PER_NANOSECOND, flops / _FLOPS_PER_NANOSECOND, 1.0)
 
 
-def estimate_program(schedule: Schedule) -> float:
+def estimate_program(body: Body, nbytes: Mapping[str, int]) -> float:
     """Time of all launches, loops of known length counted, on one core."""
-
-    def of(body: Body) -> float:
-        total = 0.0
-        for statement in body:
-            match statement:
-                case Launch() | Copy():
-                    total += estimate_nanoseconds(schedule, statement)
-                case Loop():
-                    total += int_extent(statement.length) * of(statement.body)
-                case While():
-                    total += of(statement.body)
-                case If():
-                    total += max(of(statement.then), of(statement.otherwise))
-                case Barrier() | Commit():
-                    pass
-        return total
-
-    return of(schedule.body)
+    total = 0.0
+    for statement in body:
+        match statement:
+            case Launch() | Copy():
+                total += estimate_nanoseconds(nbytes, statement)
+            case Loop():
+                passes = max(int_extent(statement.length), 0)
+                total += passes * estimate_program(statement.body, nbytes)
+            case While():
+                total += estimate_program(statement.body, nbytes)
+            case If():
+                branches = statement.then, statement.otherwise
+                total += max(estimate_program(branch, nbytes) for branch in branches)
+            case Barrier() | Commit():
+                pass
+    return total
 
 
 def _bounds(grid: int, weight: float, before: float, total: float, shares: int) -> list[int]:

@@ -20,7 +20,7 @@ from programs import ADD, CHAIN, load, update
 
 from graphc.backends.llvm import codegen, pool, table
 from graphc.backends.llvm.native import native, runtime_ir, set_threads
-from graphc.errors import StateError
+from graphc.errors import BackendError, StateError
 from graphc.memory import StateBuffer
 from graphc.types import TensorType, float32
 
@@ -376,7 +376,7 @@ def test_thread_count(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pool.thread_count() == 3
     for wrong in ("0", "-1", "two", "257", "1.5"):
         monkeypatch.setenv("GRAPHC_THREADS", wrong)
-        with pytest.raises(ValueError, match="a number from 1 to 256"):
+        with pytest.raises(BackendError, match="a number from 1 to 256"):
             pool.thread_count()
     monkeypatch.delenv("GRAPHC_THREADS")
     assert 1 <= pool.thread_count() <= len(os.sched_getaffinity(0))
