@@ -316,3 +316,30 @@ def test_backends_are_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAPHC_BACKEND", "abacus")
     with pytest.raises(BackendError, match=r"no backend 'abacus'; there are: .*llvm"):
         find_backend()
+
+
+def test_calls_leak_nothing() -> None:
+    n = 64
+    state = StateBuffer(TensorType(float32, (n,)))
+    programs = [load(ADD.format(n=n), "add"), update(n, state)]
+    nothing = load("schedule s argument x f32[64] run { }")
+    x, wrong = ramp(n, 1), -ramp(n, 1)
+    watched = [x, wrong, float32.numpy, *programs, *(p.call for p in programs)]
+
+    def calls() -> None:
+        for _ in range(500):
+            programs[0].call(x, x)
+            programs[1].call(x)
+            nothing.call(x)
+            with pytest.raises(RuntimeCheckError):
+                programs[1].call(wrong)
+            with pytest.raises(BindError):
+                programs[0].call(x)
+
+    calls()
+    gc.collect()
+    before = [sys.getrefcount(o) for o in (None, *watched)]
+    calls()
+    gc.collect()
+    after = [sys.getrefcount(o) for o in (None, *watched)]
+    assert max(abs(a - b) for a, b in zip(after, before, strict=True)) < 50
