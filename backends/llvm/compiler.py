@@ -6,7 +6,7 @@ import functools
 import hashlib
 from pathlib import Path
 
-import graphc
+from graphc import types
 from graphc.backends.llvm import codegen
 from graphc.backends.llvm.cache import Cache, default_cache
 from graphc.backends.llvm.emit import emit_nest, grid_blocks, scratch_bytes
@@ -28,7 +28,7 @@ _EMITTERS = ("nest.py", "kernel/*.py", "backends/llvm/*.py", "backends/llvm/vecm
 @functools.cache
 def emitter_version() -> str:
     """A digest of the code that makes machine code, so that a changed emitter never meets old objects."""
-    root = Path(graphc.__file__).parent
+    root = Path(types.__file__).parent
     digest = hashlib.blake2s(codegen.llvm_version.encode(), digest_size=10)
     for pattern in _EMITTERS:
         for path in sorted(root.glob(pattern)):
