@@ -1,4 +1,5 @@
-r"""The disk cache of machine code: content-addressed, verified, shared by processes, never required.
+r"""The disk cache of machine code: content-addressed, verified, shared by processes, never
+required.
 
 It lies in ``$XDG_CACHE_HOME/graphc`` (else ``~/.cache/graphc``) and is used only when it is a
 real directory that belongs to the user with mode 0700; otherwise one warning is given and
@@ -144,7 +145,12 @@ def _unpack(data: bytes) -> bytes | None:
 @functools.cache
 def default_cache() -> Cache:
     """The cache of this process, on disk where the directory can be trusted."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):  # the standard says to ignore a relative one
+        base = os.path.join(os.path.expanduser("~"), ".cache")
+    if not os.path.isabs(base):
+        _warn_once("there is no home directory to keep a cache in")
+        return Cache(None)
     return Cache(trusted_directory(Path(base) / "graphc"))
 
 
