@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
-from graphc.types import Dim, Extent, Size
+from graphc.types import Dim, Extent, Quotient, Remainder, Size
 
 __all__ = ["Linear", "at_least_zero", "floor_quotient", "numeric_bounds"]
 
@@ -69,15 +69,18 @@ def _exact(value: Extent, by: Extent) -> tuple[Extent, Extent]:
             return value // by, value % by
         whole = Size({m: c // by for m, c in value.monomials.items()}) + 0
         return whole, value - by * whole
-    if isinstance(value, int) or not isinstance(by, Dim):
+    if isinstance(value, int) or len(by.monomials) != 1:
         return (1, 0) if value == by else (0, value)
-    whole = Size({})
+    ((divisors, scale),) = by.monomials.items()
+    total: Extent = 0
     for monomial, coefficient in value.monomials.items():
-        if by in monomial:
-            factors = list(monomial)
-            factors.remove(by)
-            whole = Size({tuple(factors): coefficient}) + whole
-    total: Extent = whole + 0
+        factors = list(monomial)
+        for divisor in divisors:
+            if divisor not in factors:
+                break
+            factors.remove(divisor)
+        else:
+            total = Size({tuple(factors): coefficient // scale}) + total
     return total, value - by * total
 
 
@@ -119,7 +122,27 @@ def at_least_zero(extent: Extent) -> bool:
     # monomials of the shifted polynomial now stand for rests, which are >= 0
     if all(c >= 0 for c in shifted.monomials.values()):
         return True
-    return numeric_bounds(extent)[0] >= 0
+    return numeric_bounds(extent)[0] >= 0 or _without_quotient(extent)
+
+
+def _without_quotient(extent: Size) -> bool:
+    """``at_least_zero`` by ``s - d + 1 <= d * (s // d) <= s`` for a quotient that ``extent`` holds.
+
+    The extent times ``d`` is an integer multiple of it, so more than ``-d`` suffices.
+    """
+    for monomial, coefficient in extent.monomials.items():
+        for atom in monomial:
+            if not isinstance(atom, Quotient) or len(monomial) > 2:
+                continue
+            others = list(monomial)
+            others.remove(atom)
+            factor: Extent = Size({tuple(others): coefficient}) + 0
+            bound = atom.size if coefficient < 0 else atom.size - (atom.by - 1)
+            rest = extent - Size({monomial: coefficient})
+            slack = 0 if others else atom.by - 1
+            if at_least_zero(rest * atom.by + factor * bound + slack):
+                return True
+    return False
 
 
 def numeric_bounds(extent: Extent) -> tuple[int, int]:
@@ -134,7 +157,7 @@ def numeric_bounds(extent: Extent) -> tuple[int, int]:
                 a, b = atom.min, LARGEST_DIM if atom.max is None else atom.max
             else:
                 inner, by = numeric_bounds(atom.size), atom.by
-                remainder = str(atom).rstrip("0123456789)").endswith("%")
+                remainder = isinstance(atom, Remainder)
                 a, b = (0, by - 1) if remainder else (inner[0] // by, inner[1] // by)
             corners = [least * a, least * b, most * a, most * b]
             least, most = min(corners), max(corners)

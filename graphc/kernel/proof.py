@@ -7,6 +7,7 @@ The ways of proof are told at the head of ``graphc/kernel/bounds.py``.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
+from math import gcd
 from typing import Any
 
 import numpy as np
@@ -121,7 +122,8 @@ class Context:
             if at_least_zero(-1 - self.interval(fact)[1]):
                 return False
             for other in self.facts[n + 1 :]:
-                if any(at_least_zero(-1 - self.interval(s)[1]) for s in _eliminations(fact, other)):
+                sums = (s for s, _ in _eliminations(fact, other))
+                if any(at_least_zero(-1 - self.interval(s)[1]) for s in sums):
                     return False
         return True
 
@@ -146,20 +148,22 @@ class Context:
         return self._prove(goal, self.facts, _DEEPEST_CASES)
 
     def _prove(self, goal: Linear, facts: Sequence[Linear], cases: int) -> bool:
-        if self._follows(goal, [*facts, *self._quotient_facts(goal)], _DEEPEST_FACTS):
+        if self._follows(goal, 1, [*facts, *self._quotient_facts(goal)], _DEEPEST_FACTS):
             return True
         return cases > 0 and self._by_cases(goal, cases)
 
-    def _follows(self, goal: Linear, facts: Sequence[Linear], depth: int) -> bool:
-        if at_least_zero(self.interval(goal)[0]):
+    def _follows(self, goal: Linear, scale: int, facts: Sequence[Linear], depth: int) -> bool:
+        """Whether ``goal``, which is at most ``scale`` times an integer, shows that to be >= 0."""
+        if at_least_zero(self.interval(goal)[0] + (scale - 1)):
             return True
         if depth == 0:
             return False
         for n, fact in enumerate(facts):
             rest = [*facts[:n], *facts[n + 1 :]]
             negated = fact.times(-1)
-            if any(self._follows(g, rest, depth - 1) for g in _eliminations(goal, negated)):
-                return True
+            for reduced, factor in _eliminations(goal, negated):
+                if self._follows(reduced, scale * factor, rest, depth - 1):
+                    return True
         return False
 
     def _quotient_facts(self, goal: Linear) -> list[Linear]:
@@ -478,16 +482,18 @@ def _branch_literals(term: Apply) -> list[tuple[list[Literal], Term, int]]:
     return [([(first, a, b)], a, 1), ([(first, b, a)], b, 1)]
 
 
-def _eliminations(goal: Linear, other: Linear) -> list[Linear]:
-    """``m*goal + n*other`` with positive m and n, for each atom that the sum can be rid of."""
+def _eliminations(goal: Linear, other: Linear) -> list[tuple[Linear, int]]:
+    """``m*goal + n*other`` and m, with positive m and n, for each atom that the sum can lose."""
     theirs = other.coefficients
     found = []
     for atom, mine in goal.terms:
         yours = theirs.get(atom, 0)
         if isinstance(mine, int) and isinstance(yours, int) and mine * yours < 0:
-            found.append(goal.times(abs(yours)).plus(other, abs(mine)))
+            common = gcd(mine, yours)
+            ours, others = abs(yours) // common, abs(mine) // common
+            found.append((goal.times(ours).plus(other, others), ours))
         elif yours != 0 and mine + yours == 0:
-            found.append(goal.plus(other))
+            found.append((goal.plus(other), 1))
     return found
 
 

@@ -112,7 +112,7 @@ def _split(
     guard = None if divides(block, extent) else build.apply("<", index, build.size(extent))
     axes: list[tuple[str, Extent]] = []
     for name, e in kernel.axes:
-        blocks = (extent + (block - 1)) // block
+        blocks = (extent if guard is None else extent + (block - 1)) // block
         axes += [(high, blocks), (low, block)] if name == axis else [(name, e)]
     return Substitution(
         {axis: index},

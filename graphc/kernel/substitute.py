@@ -79,6 +79,7 @@ class Substitution:
     guards: Mapping[str, Term] = field(default_factory=dict)
     replaced: Mapping[Term, Term] = field(default_factory=dict)
     _known: dict[_Key, Term] = field(default_factory=dict)
+    _conjunctions: dict[tuple[Term, ...], Term | None] = field(default_factory=dict)
 
     def term(self, term: Term) -> Term:
         """``term``, substituted; without recursion, since kernels are deep."""
@@ -104,11 +105,12 @@ class Substitution:
                 pred = build.apply("or", build.apply("not", guard), pred)
             return Check(pred, statement.message)
         own = None if statement.pred is None else _kept(self.term(statement.pred))
+        joined = self._joined(own, *guards)
         return Store(
             statement.tensor,
             tuple(self.term(i) for i in statement.index),
             self.term(statement.value),
-            build.conjunction(own, *guards),
+            joined,
             statement.add,
         )
 
@@ -157,7 +159,7 @@ class Substitution:
             return self.tensors[term.tensor](index)
         used = frozenset[str]().union(*(i.axes for i in term.index)) - shadowed
         own = _kept(rest.pop(0)) if term.pred is not None else None
-        pred = build.conjunction(own, *(g for a, g in self.guards.items() if a in used))
+        pred = self._joined(own, *(g for a, g in self.guards.items() if a in used))
         fill = rest.pop(0) if term.fill is not None else None
         same = all(a is b for a, b in zip(term.index, index, strict=True))
         if same and pred is term.pred and fill is term.fill:
@@ -167,6 +169,16 @@ class Substitution:
         return Load(
             dtype=term.dtype, axes=axes, tensor=term.tensor, index=index, pred=pred, fill=fill
         )
+
+    def _joined(self, *preds: Term | None) -> Term | None:
+        """The conjunction, the same term each time for the same predicates."""
+        present = tuple(p for p in preds if p is not None)
+        if len(present) < 2:
+            return build.conjunction(*present)
+        found = self._conjunctions.get(present)
+        if found is None:
+            found = self._conjunctions[present] = build.conjunction(*present)
+        return found
 
     def _binder(
         self, term: Reduction | Contract, shadowed: frozenset[str], operands: list[Term]
@@ -185,7 +197,7 @@ class Substitution:
         own = operands.pop() if term.where is not None else None
         if isinstance(term, Contract) and all(_vanishes(o) for o in operands):
             guards = []  # the products are 0 already
-        where = build.conjunction(own, *guards)
+        where = self._joined(own, *guards)
         if isinstance(term, Contract):
             return build.contract(operands[0], operands[1], over, where, term.dtype)
         return build.reduce(term.monoid, operands, over, where, term.merge)[0].of
@@ -229,5 +241,7 @@ def _vanishes(term: Term) -> bool:
 def _kept(pred: Term) -> Term | None:
     """``pred`` without the parts that became the constant true; None when nothing is left."""
     if isinstance(pred, Apply) and pred.op == "and":
-        return build.conjunction(*(_kept(a) for a in pred.args))
+        parts = [_kept(a) for a in pred.args]
+        same = all(a is b for a, b in zip(parts, pred.args, strict=True))
+        return pred if same else build.conjunction(*parts)
     return None if isinstance(pred, Const) and pred.value is True else pred

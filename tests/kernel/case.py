@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -82,8 +83,8 @@ def cases(
             Case(
                 name if number == 0 else f"{name}[{label}]",
                 render(template, sizes),
-                lambda rng, p=p: inputs(Draw(rng), p),
-                lambda given, p=p: want(p, **given),
+                partial(_drawn, inputs, p),
+                partial(_wanted, want, p),
                 tolerance,
                 {k: v for k, v in sizes.items() if k in run_time},
                 scalars(p),
@@ -91,6 +92,14 @@ def cases(
             )
         )
     return made
+
+
+def _drawn(inputs: Callable[[Draw, Any], Arrays], p: Any, rng: np.random.Generator) -> Arrays:
+    return inputs(Draw(rng), p)
+
+
+def _wanted(want: Callable[..., Arrays], p: Any, given: Arrays) -> Arrays:
+    return want(p, **given)
 
 
 def f64(*arrays: Any) -> Any:

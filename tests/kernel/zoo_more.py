@@ -523,15 +523,21 @@ kernel half_{T}
   t = reduce sum a over k
   store s[m] = t
 """
+
+
+def half_inputs(kind: Any) -> Any:
+    return lambda r, p: {
+        "x": r.normal(p.M, p.K, dtype=kind),
+        "w": r.normal(p.N, p.K, dtype=kind),
+        "b": r.normal(p.N, dtype=kind),
+    }
+
+
 for half, kind, unit in (("f16", np.float16, 2e-3), ("bf16", ml_dtypes.bfloat16, 1.6e-2)):
     MORE += cases(
         f"half_{half}",
         HALF.replace("{T}", half),
-        lambda r, p, kind=kind: {
-            "x": r.normal(p.M, p.K, dtype=kind),
-            "w": r.normal(p.N, p.K, dtype=kind),
-            "b": r.normal(p.N, dtype=kind),
-        },
+        half_inputs(kind),
         lambda p, x, w, b: {"y": np.maximum(f64(x) @ f64(w).T + f64(b), 0), "s": f64(x).sum(1)},
         {"M": 16, "N": 24, "K": 32},
         {"M": 3, "N": 5, "K": 7},
@@ -540,7 +546,8 @@ for half, kind, unit in (("f16", np.float16, 2e-3), ("bf16", ml_dtypes.bfloat16,
 
 # ---- scalar operations
 
-FLOAT_OPS = ["abs", "neg", "sign", "exp", "exp2", "expm1", "log", "log2", "log1p", "sin", "cos"] + [
+FLOAT_OPS = [
+    *("abs", "neg", "sign", "exp", "exp2", "expm1", "log", "log2", "log1p", "sin", "cos"),
     *("tan", "tanh", "atan", "sqrt", "rsqrt", "erf", "erfc", "sigmoid", "floor", "ceil"),
     *("round", "trunc"),
 ]
@@ -561,7 +568,7 @@ MATHS = f"kernel maths\n  axes i:{{I}}\n  in x f32[{{I}}]\n{_OUTS}\n  a = load x
 def maths(p: Any, x: Any) -> dict[str, Any]:
     with np.errstate(all="ignore"):
         return {
-            f"y_{op}": np.asarray(_REFERENCES.get(op, getattr(np, op, None))(f64(x)))
+            f"y_{op}": np.asarray((_REFERENCES.get(op) or getattr(np, op))(f64(x)))
             for op in FLOAT_OPS
         }
 
