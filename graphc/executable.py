@@ -25,11 +25,12 @@ from graphc.backend import Loaded, find_backend
 from graphc.bind import Parameter, bind_arguments, order_arguments
 from graphc.closing import bind_graph, close, depends_on_mode
 from graphc.errors import BackendError, BindError, GraphcError, ModeError
-from graphc.graph import SOURCES, STATES, Graph, Value, ancestors
+from graphc.graph import HOOKS, SOURCES, STATES, Graph, Value, ancestors
 from graphc.ops.lifting import constant
 from graphc.passes.explain import Explanation, explain
 from graphc.passes.memory import MemoryPlan, plan_memory
 from graphc.passes.pipeline import Compiled, compile_graph
+from graphc.profile import Profile, profile_of
 from graphc.schedule import Schedule
 from graphc.state import StateCell
 from graphc.types import Dim, Size, TensorType, int64
@@ -272,6 +273,8 @@ class Executable:
         self._restore = _restorer(form)
         self._current: _Program | None = None
         self._call: Callable[..., Any] = self._slow
+        #: what ``profile`` measured last
+        self.last_profile: Profile | None = None
         dims = {d for v in arguments if isinstance(v, Value) for e in v.shape for d in _dims(e)}
         dims |= {d for v in arguments if isinstance(v, Dim) for d in v.dims}
         self._specialized = tuple(sorted((d for d in dims if d.specialize), key=lambda d: d.name))
@@ -398,6 +401,22 @@ class Executable:
     def compiled(self) -> Compiled:
         """What every level made of the graph."""
         return self._latest().compiled
+
+    def profile(self, *args: Any, **by_name: Any) -> Profile:
+        """Call, and say when each worker ran its share of each launch; states move as in a call."""
+        arrays, sizes = self._bind(args, by_name)
+        with self._lock:
+            program = self._program(sizes)
+            self._use(program)
+        program.loaded.rebind({d.name: n for d, n in sizes.items() if not d.specialize})
+        result, times = program.loaded.profile(*arrays)
+        restored = result if self._restore is None else self._restore(result)
+        self.last_profile = profile_of(self.schedule, times, restored)
+        return self.last_profile
+
+    def _repr_svg_(self) -> str | None:
+        drawn: str | None = HOOKS["svg"](self) if "svg" in HOOKS else None
+        return drawn
 
     def explain(self) -> Explanation:
         """What was fused into what, and for each edge that was not, why, with a number."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from graphc.schedule import Copy, Launch
+from graphc.schedule import Copy, Launch, Schedule, walk
 
 __all__ = ["LaunchTime", "Profile", "Timed", "profile_of"]
 
@@ -53,7 +53,7 @@ class LaunchTime:
 
 @dataclass(frozen=True)
 class Profile:
-    """The times of one call, and its ``result``.
+    """The times of one call of ``schedule``, and its ``result``.
 
     >>> one = Profile("step", (LaunchTime("relu", 0, 0, 0.0, 2e-6),))
     >>> print(one)
@@ -63,6 +63,7 @@ class Profile:
 
     name: str
     launches: tuple[LaunchTime, ...]
+    schedule: Schedule | None = None
     result: Any = None
 
     @property
@@ -116,15 +117,17 @@ class Profile:
         return "\n".join(lines)
 
 
-def profile_of(
-    name: str, order: Sequence[Launch | Copy], times: Iterable[Timed], result: Any = None
-) -> Profile:
-    """A profile of a backend's times; ``order`` are the schedule's launches and copies."""
-    numbers = {id(statement): number for number, statement in enumerate(order)}
-    equal = {statement: number for number, statement in enumerate(order)}
+def profile_of(schedule: Schedule, times: Iterable[Timed], result: Any = None) -> Profile:
+    """A profile of the times that a backend reports for a call of ``schedule``."""
+    numbers: dict[Launch | Copy, int] = {}
+    for statement in walk(schedule.body):
+        if isinstance(statement, Launch | Copy):
+            numbers.setdefault(statement, len(numbers))
     found = []
     for t in times:
-        number = numbers.get(id(t.statement), equal.get(t.statement, -1))
-        label = t.statement.kernel if isinstance(t.statement, Launch) else f"copy {t.statement.source}"
+        label = f"copy {t.statement.source}"
+        if isinstance(t.statement, Launch):
+            label = t.statement.kernel
+        number = numbers.get(t.statement, -1)
         found.append(LaunchTime(label, number, t.worker, t.begin * 1e-9, t.end * 1e-9))
-    return Profile(name, tuple(found), result)
+    return Profile(schedule.name, tuple(found), schedule, result)

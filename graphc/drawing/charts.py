@@ -18,7 +18,7 @@ from graphc.drawing.style import (
     text_width,
 )
 
-__all__ = ["Bar", "Row", "heading", "nice_step", "row_marks", "time_axis"]
+__all__ = ["Bar", "Row", "heading", "nice_step", "row_marks", "stripes", "time_axis"]
 
 ROW = 17.0
 
@@ -54,6 +54,14 @@ def heading(title: str, note: str, x: float, y: float) -> list[Mark]:
     return marks
 
 
+def stripes(count: int, left: float, top: float, right: float) -> list[Mark]:
+    """A pale background behind every second row."""
+    return [
+        rectangle(left, top + number * ROW, right - left, ROW, line="", fill="#f7f8fa")
+        for number in range(0, count, 2)
+    ]
+
+
 def row_marks(
     rows: Sequence[Row], left: float, top: float, right: float, names: float
 ) -> list[Mark]:
@@ -61,10 +69,6 @@ def row_marks(
     marks: list[Mark] = []
     for number, row in enumerate(rows):
         y = top + number * ROW
-        if number % 2 == 0:
-            marks.append(
-                rectangle(left - names, y, right - left + names, ROW, line="", fill="#f7f8fa")
-            )
         text = clipped(row.name, SMALL, names - 8)
         at = (left - 6, y + ROW - 5)
         marks.append(Text(at, text, SMALL, INK, "end", tip=row.tip or row.name, link=row.link))
@@ -115,7 +119,9 @@ def nice_step(span: float, count: int) -> float:
     return 10 * power
 
 
-def time_axis(span: float, unit: str, left: float, right: float, top: float, low: float) -> list[Mark]:
+def time_axis(
+    span: float, unit: str, left: float, right: float, top: float, low: float
+) -> list[Mark]:
     """Grid lines over ``[left, right]``, which stands for 0 to ``span`` of ``unit``."""
     step = nice_step(span, 8)
     marks: list[Mark] = []

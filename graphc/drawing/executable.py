@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from graphc.drawing.charts import ROW, Bar, Row, heading, row_marks, time_axis
+from graphc.drawing.charts import ROW, Bar, Row, heading, row_marks, stripes, time_axis
 from graphc.drawing.kernels import launches_of
 from graphc.drawing.naming import seconds_text
 from graphc.drawing.scene import Mark, Scene, Text, rectangle
@@ -49,17 +49,13 @@ def executable_scene(
     workers = f"{len(profile.workers)} worker{'s' if len(profile.workers) != 1 else ''}"
     note = f"{seconds_text(total)} measured, {workers}, {busy:.0%} busy"
     marks: list[Mark] = heading(title, note, _LEFT, 30)
-    marks += row_marks(drawn, left, _TOP, right, left - _LEFT)
+    marks += stripes(len(rows), _LEFT, _TOP, right)
     marks += time_axis(total * scale, unit, left, right, _TOP, low)
-    marks += [mark for mark in row_marks(drawn, left, _TOP, right, left - _LEFT) if _is_bar(mark)]
+    marks += row_marks(drawn, left, _TOP, right, names)
     for number, (name, _) in enumerate(rows):
         marks += _link_marks(links.get(name.strip(), ()), _TOP + number * ROW)
     marks += _legend(profile.workers, left, low + 30)
     return Scene(right + _LEFT, low + 46, tuple(marks), title)
-
-
-def _is_bar(mark: Mark) -> bool:
-    return not isinstance(mark, Text) and bool(mark.tip)
 
 
 def _rows(schedule: Schedule, profile: Profile) -> list[tuple[str, list[LaunchTime]]]:

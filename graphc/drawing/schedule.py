@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from graphc.drawing.charts import ROW, Bar, Row, heading, row_marks
+from graphc.drawing.charts import ROW, Bar, Row, heading, row_marks, stripes
 from graphc.drawing.kernels import KernelNotes, Place, launches_of
 from graphc.drawing.naming import bytes_text
 from graphc.drawing.scene import Mark, Scene, Text, line, rectangle
@@ -79,8 +79,9 @@ def schedule_scene(
     kernels = len({p.statement.kernel for p in places if isinstance(p.statement, Launch)})
     note = f"{len(places)} launches of {kernels} kernels; a bar is as long as its estimated work"
     marks: list[Mark] = heading(title, note, _LEFT, 30)
-    marks += row_marks(rows, left, _TOP, right, names)
+    marks += stripes(len(rows), _LEFT, _TOP, right)
     marks += _barriers(schedule, places, steps, _TOP - 8, low)
+    marks += row_marks(rows, left, _TOP, right, names)
     marks += _phase_legend(rows, places, schedule, notes, left, low + 18)
     height = low + 34
     if memory is not None and memory.peak > 0:
@@ -239,13 +240,6 @@ def _memory_map(
     marks: list[Mark] = heading("memory of intermediate results", note, _LEFT, top - 14)
     marks.append(rectangle(left, top, right - left, _MAP_HEIGHT, line=GRID, fill=BACKGROUND))
     marks += _offset_axis(memory.peak, left, right, top, low, scale)
-    peak = _fullest(schedule, lives)
-    if peak is not None:
-        x0, x1 = steps.span(peak)
-        marks.append(
-            rectangle(x0, top, x1 - x0, _MAP_HEIGHT, line="", fill="#fdf1d8", tip="the peak")
-        )
-        marks.append(Text(((x0 + x1) / 2, low + 11), "peak", NOTE, INK, bold=True))
     for number, buffer in enumerate(schedule.of_kind("arena")):
         offset = memory.offsets.get(buffer.name, buffer.offset)
         if offset is None or buffer.name not in lives:
@@ -257,6 +251,11 @@ def _memory_map(
         y = low - offset * scale - height
         tip = f"{buffer.name}: {buffer.type}, {bytes_text(size)} at {offset}"
         marks += _block(x0, y, x1 - x0, height, buffer.name, size, WORKERS[number % 4], tip)
+    peak = _fullest(schedule, lives)
+    if peak is not None:
+        x0, x1 = steps.span(peak)
+        band = rectangle(x0, top, x1 - x0, _MAP_HEIGHT, line=INK, stroke=1.4, dash="dashed")
+        marks += [band, Text(((x0 + x1) / 2, low + 12), "peak", NOTE, INK, bold=True)]
     return marks
 
 

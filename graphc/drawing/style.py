@@ -77,7 +77,7 @@ def text_width(text: str, size: float, *, bold: bool = False) -> float:
     36.8
     """
     units = sum(_WIDTHS[ord(c) - 32] if 32 <= ord(c) < 127 else 620 for c in text)
-    return units / 1000 * size * _SLACK * (1.07 if bold else 1.0)
+    return units / 1000 * size * _SLACK * (1.12 if bold else 1.0)
 
 
 def clipped(text: str, size: float, width: float, *, bold: bool = False) -> str:

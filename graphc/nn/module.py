@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from graphc import tree
 from graphc.dsl import StateValue, pinned_mode
 from graphc.errors import BackendError, GraphcError, ModeError, StateError
-from graphc.graph import block
+from graphc.graph import HOOKS, block
 from graphc.source import here
 from graphc.state import coerce_array
 
@@ -290,6 +290,10 @@ class Module:
         lines = [f"  ({name}): {child!r}".replace("\n", "\n  ") for name, child in self._children()]
         inside = "\n" + "\n".join(lines) + "\n" if lines else self._describe()
         return f"{self._own_name}({inside})"
+
+    def _repr_svg_(self) -> str | None:
+        drawn: str | None = HOOKS["svg"](self) if "svg" in HOOKS else None
+        return drawn
 
     def _describe(self) -> str:
         """What stands in the parentheses of a module without children."""
