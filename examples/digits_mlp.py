@@ -146,14 +146,16 @@ def show_predictions(result: Result, count: int = 4) -> None:
         click.echo(f"   {guess} ({p:.1%} sure): {verdict}")
 
 
-def draw_levels(program: Program, directory: Path) -> list[Path]:
-    """The training step at all five levels, as pictures."""
+def draw_levels(result: Result, directory: Path) -> list[Path]:
+    """The training step at all five levels, as pictures; the last one with measured times."""
     directory.mkdir(parents=True, exist_ok=True)
+    program = result.program
+    program.step.profile(result.images[:BATCH], result.labels[:BATCH])
     written = []
     for number, level in enumerate(LEVELS, 1):
         path = directory / f"{number}-{level}.svg"
         what = program.loss if level == "diagram" else program.step
-        written.append(Path(gc.draw(what, path, level=level) or path))
+        written.append(gc.draw(what, path, level=level))
     return written
 
 
@@ -186,7 +188,7 @@ def main(seeds: int, epochs: int, out: Path, quick: bool) -> None:
         results.append(run_seed(seed, epochs, rows))
     report(results)
     show_predictions(results[0])
-    for path in draw_levels(results[0].program, out):
+    for path in draw_levels(results[0], out):
         click.echo(f"wrote {path}")
 
 
