@@ -9,14 +9,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from graphc import nn, ops, optim, tree
+from graphc import nn, ops, optim, random, tree
 from graphc.autodiff import grad, hvp, jvp, vjp
 from graphc.control import cond, scan, while_loop
 from graphc.dsl import (
     attach_updates,
     by_mode,
     constant,
-    manual_seed,
     mark,
     marked,
     observed,
@@ -43,6 +42,8 @@ from graphc.errors import (
     VerifyError,
 )
 from graphc.graph import Graph, Value
+from graphc.random import Rng, manual_seed
+from graphc.text_parser import parse_graph
 from graphc.types import (
     Dim,
     bfloat16,
@@ -87,6 +88,7 @@ __all__ = [
     "ModeError",
     "ParseError",
     "PromotionError",
+    "Rng",
     "RuntimeCheckError",
     "ScopeError",
     "ShapeError",
@@ -120,6 +122,8 @@ __all__ = [
     "ops",
     "optim",
     "parameter",
+    "parse_graph",
+    "random",
     "scan",
     "state",
     "stop_gradient",

@@ -7,17 +7,28 @@ bound.
     read(state)              ->  the state, or what the last attached update before it wrote
     attach(v, states, new)   ->  v, and (state, new) among the graph's updates
     mark(v)                  ->  v
+    site()                   ->  the hash of its block's name in this graph: where a number is drawn
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphc.contraction import ContractSpec
 from graphc.errors import BindError, StateError
-from graphc.graph import STATES, Graph, Node, Value, ancestors, check_scope, copy_with_types
-from graphc.types import Dim, Size, TensorType, evaluate
+from graphc.graph import (
+    SOURCES,
+    STATES,
+    Graph,
+    Node,
+    Value,
+    ancestors,
+    check_scope,
+    copy_with_types,
+)
+from graphc.types import Dim, Size, TensorType, evaluate, int64
 
 __all__ = ["bind_dims", "bind_graph", "close", "depends_on_mode", "needed_nodes"]
 
@@ -102,7 +113,7 @@ def close(
     _check_given(observed, given)
     graph = Graph(given, results, written)
     check_scope(graph)
-    return _prune_loops(graph)
+    return _number_sites(_prune_loops(graph))
 
 
 def _check_given(observed: Sequence[Value], given: Sequence[Value]) -> None:
@@ -147,7 +158,8 @@ def _replace(
     moved: dict[Node, Node],
 ) -> None:
     """Put a copy in the node's place, unless nothing about it changes."""
-    same = types == node.types and node.primal not in moved
+    stays = node.op in SOURCES or node.primal not in moved  # a body's arguments are its inputs
+    same = types == node.types and stays
     same = same and all(a is b for a, b in zip(inputs, node.inputs, strict=True))
     if same and all(attrs[key] is value for key, value in node.attrs.items()):
         return
@@ -193,6 +205,30 @@ def _drop_ys(
     for place, value, name in zip(kept, new.outputs, names, strict=True):
         value.name = name
         replaced[node.outputs[place]] = value
+
+
+def _number_sites(graph: Graph) -> Graph:
+    """Draws depend on where they stand, by the names that the graph shows."""
+    sites = [node for node in graph.nodes if node.op == "site"]
+    if not sites:
+        return graph
+    replaced: dict[Value, Value] = {}
+    moved: dict[Node, Node] = {}
+    for node in graph.nodes:
+        if node.op == "site":
+            attrs = {"shape": (), "value": _site(graph.block_names[node.block]), "dtype": int64}
+            place = node.block, node.source, node.serial
+            moved[node] = Node("full", (), attrs, node.types, *place)
+            replaced[node.outputs[0]] = moved[node].outputs[0]
+        else:
+            inputs = tuple(replaced.get(v, v) for v in node.inputs)
+            _replace(node, inputs, node.attrs, node.types, replaced, moved)
+    return _mapped(graph, replaced)
+
+
+def _site(path: str) -> int:
+    """The first 32 bits, little-endian, of BLAKE2s: fixed for good, seeds hang on it."""
+    return int.from_bytes(hashlib.blake2s(path.encode()).digest()[:4], "little")
 
 
 def _mapped(graph: Graph, replaced: Mapping[Value, Value]) -> Graph:

@@ -7,18 +7,35 @@ from outside becomes an explicit input of the node. Carries, slices and results 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from graphc import tree
 from graphc.errors import DTypeError, ShapeError
-from graphc.graph import Graph, Value, apply_all, block, source_value
+from graphc.graph import Graph, Value, ancestors, apply_all, block, source_value
 from graphc.ops.lifting import constant
 from graphc.ops.loop import close_body
 from graphc.source import here
 from graphc.types import Extent, Size, TensorType, bool_, int64
 
-__all__ = ["cond", "scan", "while_loop"]
+__all__ = ["cond", "loop_indices", "scan", "while_loop"]
+
+#: the iteration numbers of the loops whose bodies are being traced, outermost first: random draws
+#: depend on them
+loop_indices: ContextVar[tuple[Value, ...]] = ContextVar("graphc_loops", default=())
+
+_INDEX = TensorType(int64, ())
+
+
+@contextmanager
+def _inside(index: Value) -> Iterator[None]:
+    token = loop_indices.set((*loop_indices.get(), index))
+    try:
+        yield
+    finally:
+        loop_indices.reset(token)
 
 
 def scan(
@@ -46,10 +63,11 @@ def scan(
     scanned, xs_form = _values(xs)
     steps = _length(scanned, xs_form, length)
     with block(name or "scan"):
-        index = source_value("argument", TensorType(int64, ()), "i")
+        index = _argument(_INDEX, "i")
         carries = [_argument(v.type, v.name) for v in starts]
         slices = [_argument(TensorType(v.dtype, v.shape[1:]), v.name) for v in scanned]
-        made = f(carry_form.build(carries), xs_form.build(slices))
+        with _inside(index):
+            made = f(carry_form.build(carries), xs_form.build(slices))
         if not isinstance(made, tuple) or len(made) != 2:
             raise ShapeError(f"scan: the body returns (carry, y), got {made!r}", here())
         after = _carried("scan", made[0], carry_form, carries)
@@ -91,9 +109,14 @@ def while_loop(
         return _bounded_while(pred, body, init, max_steps, name or "while_loop")
     starts, form = _values(init)
     with block(name or "while_loop"):
+        index = _argument(_INDEX, "i")
         carries = [_argument(v.type, v.name) for v in starts]
-        go = _predicate("while_loop", pred(form.build(carries)))
-        after = _carried("while_loop", body(form.build(carries)), form, carries)
+        with _inside(index):
+            go = _predicate("while_loop", pred(form.build(carries)))
+            after = _carried("while_loop", body(form.build(carries)), form, carries)
+        if any(node is index.node for node in ancestors([*after, go])):  # something is drawn
+            starts, carries = [*starts, constant(0)], [*carries, index]
+            after = [*after, index + 1]
         both, captures = close_body([*after, go], carries)
         out = apply_all(
             "while",
@@ -103,7 +126,7 @@ def while_loop(
             body=Graph(both.inputs, both.outputs[:-1]),
             carries=len(starts),
         )
-    return form.build(out)
+    return form.build(out[: form.count])
 
 
 def _bounded_while(

@@ -27,7 +27,7 @@ from graphc.graph import (
 )
 from graphc.ops.lifting import constant
 from graphc.source import here
-from graphc.state import Initializer, StateCell, seed_initial_values
+from graphc.state import Initializer, StateCell
 from graphc.types import DType, Extent, Shape, Size, TensorType, dtype_of, float32
 from graphc.updates import Updates
 
@@ -36,7 +36,6 @@ __all__ = [
     "attach_updates",
     "by_mode",
     "constant",
-    "manual_seed",
     "mark",
     "marked",
     "observed",
@@ -391,11 +390,3 @@ def _replacement(old: object, new: object) -> Value:
             f"substitute: {old!r} is replaced by {value.type}; it must stay {old.type}", here()
         )
     return value if old.node.op in STATES else _read(value)
-
-
-# ---- seeds
-
-
-def manual_seed(seed: int) -> None:
-    """Restart all randomness from ``seed``: initial values are numbered by creation from here."""
-    seed_initial_values(int(seed))

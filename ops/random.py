@@ -86,6 +86,21 @@ register(
 )
 
 
+def _site_type(types: Types, attrs: Attrs) -> Types:
+    return (TensorType(int64, ()),)
+
+
+register(
+    Op(
+        "site",
+        "The number of the place of a draw in the program: closing makes it from the block path.",
+        _site_type,
+        None,
+        kind="graph",
+    )
+)
+
+
 def random_bits(key: Value, shape: Sequence[Extent]) -> Value:
     """uint32 words: key.shape + shape."""
     return apply("random_bits", key, shape=tuple(shape))

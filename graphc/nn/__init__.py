@@ -4,6 +4,7 @@ from graphc.nn import functional, init
 from graphc.nn.containers import Lambda, Parallel, Residual, Sequential
 from graphc.nn.layers import (
     GELU,
+    Dropout,
     LayerNorm,
     LeakyReLU,
     Linear,
@@ -20,6 +21,7 @@ __all__ = [
     "GELU",
     "BCEWithLogitsLoss",
     "CrossEntropyLoss",
+    "Dropout",
     "Lambda",
     "LayerNorm",
     "LeakyReLU",

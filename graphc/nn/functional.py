@@ -9,7 +9,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from graphc import ops
+from graphc import ops, random
+from graphc.dsl import by_mode
 from graphc.errors import DTypeError, ShapeError
 from graphc.graph import Value, apply
 from graphc.op import composite
@@ -22,6 +23,7 @@ from graphc.types import Extent, int64
 __all__ = [
     "binary_cross_entropy_with_logits",
     "cross_entropy",
+    "dropout",
     "gelu",
     "layer_norm",
     "leaky_relu",
@@ -77,6 +79,18 @@ def softplus(x: object) -> Value:
 
 
 # ---- layers
+
+
+@composite
+def dropout(x: object, p: float = 0.5) -> Value:
+    """In mode train ``x / (1 - p)`` where a draw is at least ``p``, else 0; in mode eval x."""
+    value = lift_one("dropout", x)
+    if p == 0.0:
+        return value
+    scale = 0.0 if p == 1.0 else 1.0 / (1.0 - p)
+    kept = ops.where(random.uniform(value.shape) >= p, value * scale, 0.0)
+    chosen: Value = by_mode(train=kept, eval=value)
+    return chosen
 
 
 @composite

@@ -14,6 +14,7 @@ from graphc.types import float32
 
 __all__ = [
     "GELU",
+    "Dropout",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
@@ -84,6 +85,29 @@ class LayerNorm(Module):
 
     def _describe(self) -> str:
         return f"{self.normalized_shape}, eps={self.eps}"
+
+
+class Dropout(Module):
+    """In mode train each element is zero with probability ``p``, the others are times 1 / (1 - p).
+
+    In mode eval the identity. Srivastava et al., "Dropout", 2014.
+
+    >>> import graphc as gc
+    >>> Dropout(0.1)(gc.observed("x", (2, 3))).type
+    f32[2,3]
+    """
+
+    def __init__(self, p: float = 0.5) -> None:
+        if not 0.0 <= p <= 1.0:
+            raise ValueError(f"Dropout: p must be in [0, 1], got {p}")
+        self.p = p
+
+    def forward(self, x: Value) -> Value:
+        """The same shape."""
+        return functional.dropout(x, self.p)
+
+    def _describe(self) -> str:
+        return f"p={self.p}"
 
 
 class ReLU(Module):
