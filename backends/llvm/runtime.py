@@ -31,23 +31,20 @@ from numpy.typing import NDArray
 from graphc.backend import Plan
 from graphc.backends.llvm import callable as entry
 from graphc.backends.llvm import codegen
-from graphc.backends.llvm.callable import HANDLE, LOCK, TENSOR, size_class
+from graphc.backends.llvm.binding import Binding, CompiledKernel, Parts
+from graphc.backends.llvm.callable import HANDLE, LOCK
 from graphc.backends.llvm.layout import Record
 from graphc.backends.llvm.loader import load
 from graphc.backends.llvm.native import make_callable, native
 from graphc.backends.llvm.table import (
     LoadedKernel,
     Table,
-    build_table,
-    int_extent,
-    spare_cells_needed,
 )
-from graphc.backends.llvm.walker import EVENT, PROGRAM, WORKER
+from graphc.backends.llvm.walker import EVENT
 from graphc.bind import Parameter, bind_arguments
 from graphc.errors import BackendError, BindError, RuntimeCheckError, StateError
 from graphc.memory import StateBuffer, address_of, allocate
-from graphc.schedule import Buffer, Copy, Launch, Schedule, bind_sizes, evaluate_extent, walk
-from graphc.types import Extent
+from graphc.schedule import Buffer, Copy, Launch, Schedule, bind_sizes, walk
 
 __all__ = ["CompiledKernel", "Program", "TimedLaunch"]
 
@@ -56,24 +53,6 @@ _EVENTS = 1 << 16  # launches that one worker can record in one profiled call
 _ERRORCHECK = 2  # PTHREAD_MUTEX_ERRORCHECK: the owner gets an error instead of waiting for itself
 
 _libc = ctypes.CDLL(None)
-
-
-@dataclass(frozen=True)
-class CompiledKernel:
-    """A kernel's object file. ``grid`` and ``scratch_bytes`` may depend on the kernel's sizes.
-
-    ``void @symbol(ptr args, i64 begin, i64 end, ptr worker)`` runs grid blocks ``begin <= b <
-    end``; ``args`` holds input and output pointers, sizes, pointers to scalars, the error record's
-    address and the first check's id. Symbols of one program's kernels differ unless the kernels
-    are the same.
-    """
-
-    symbol: str
-    object: bytes
-    grid: Extent = 1
-    scratch_bytes: Extent = 0
-    ir: Callable[[], str] = str  # the text it was compiled from
-    machine: codegen.Machine | None = None  # the one it was compiled for; None: this one
 
 
 @dataclass(frozen=True)
@@ -116,14 +95,28 @@ class Program:
         self._constants = {
             b.name: _constant_of(b, constants or {}) for b in schedule.of_kind("constant")
         }
-        self._loaded, self._library = self._load()
-        self._locks = self._order_locks()
+        loaded, self._library = self._load()
+        locks, locks_count = self._order_locks()
+        addresses = {name: state.address for name, state in self._states.items()}
+        addresses |= {name: address_of(a) for name, a in self._constants.items()}
         self._mutex = _new_mutex()
+        self._parts = Parts(
+            self.kernels,
+            loaded,
+            addresses,
+            locks,
+            locks_count,
+            self._mutex,
+            self._fail,
+            self.threads,
+            self,
+        )
         self._arena = allocate(0)
-        self._bindings: collections.OrderedDict[tuple[int, ...], _Binding] = (
+        self._bindings: collections.OrderedDict[tuple[int, ...], Binding] = (
             collections.OrderedDict()
         )
-        self._fail_function = self._fail
+        self._current: Binding | None = None  # what the handle points at
+        self._lock = threading.RLock()  # over bindings; taken before the mutex
         self._slow_function = slow or self._call_slowly
         self._handle = Record(HANDLE)
         self._handle[0, "slow"] = id(self._slow_function)
@@ -139,42 +132,44 @@ class Program:
     # -- sizes
     def rebind(self, sizes: Mapping[str, int]) -> None:
         """Make calls expect these sizes of the run-time dims (by name)."""
-        binding = self._binding(sizes)
-        self._handle[0, "program"] = binding.record.address
+        self._bind(sizes)
 
     @property
     def arena_bytes(self) -> int:
         """Bytes that intermediate results take, for the largest sizes bound so far."""
         return len(self._arena)
 
-    def _binding(self, sizes: Mapping[str, int]) -> _Binding:
+    def _bind(self, sizes: Mapping[str, int]) -> Binding:
+        """The binding for sizes, found or made, as the one that calls expect from now on."""
         key = tuple(sizes[dim.name] for dim in self.schedule.sizes)
-        binding = self._bindings.get(key)
-        if binding is not None:
+        with self._lock:
+            binding = self._bindings.get(key)
+            if binding is None:
+                binding = self._bindings[key] = self._make(sizes)
             self._bindings.move_to_end(key)
-            return binding
+            self._handle[0, "program"] = binding.record.address
+            self._current = binding
+            self._forget_idle_bindings()
+        return binding
+
+    def _make(self, sizes: Mapping[str, int]) -> Binding:
         offsets = self._plan(sizes) if self._plan is not None else None
         bound = bind_sizes(self.schedule, sizes, offsets)
         if bound.arena_bytes > len(self._arena):  # older tables keep the block they point into
             self._arena = allocate(bound.arena_bytes)
-        binding = self._bindings[key] = _Binding(self, bound)
-        self._forget_idle_bindings()
-        return binding
+        return Binding(self._parts, bound, self._arena)
 
     def _forget_idle_bindings(self) -> None:
         """Drop the tables used longest ago; one that another thread is walking stays."""
-        current = self._handle[0, "program"]
         for key in list(self._bindings)[: -MAX_BINDINGS or None]:
-            record = self._bindings[key].record
-            if record[0, "users"] == 0 and record.address != current:
+            if self._bindings[key].idle:
                 del self._bindings[key]
 
     # -- calls that do not match
     def _call_slowly(self, *args: object, **by_name: object) -> Any:
         """Convert and bind the arguments, or explain what is wrong with them."""
         arrays, sizes = bind_arguments(self.parameters, args, by_name, who=self.schedule.name)
-        binding = self._binding({dim.name: size for dim, size in sizes.items()})
-        self._handle[0, "program"] = binding.record.address
+        binding = self._bind({dim.name: size for dim, size in sizes.items()})
         return binding.call(*arrays)
 
     def call_into(self, args: Sequence[object], outputs: Sequence[NDArray[Any]]) -> None:
@@ -183,7 +178,7 @@ class Program:
         An array that overlaps an argument or another output gets its values by a copy at the end.
         """
         arrays, sizes = bind_arguments(self.parameters, args, who=self.schedule.name)
-        binding = self._binding({dim.name: size for dim, size in sizes.items()})
+        binding = self._bind({dim.name: size for dim, size in sizes.items()})
         expected = binding.schedule.outputs
         if len(outputs) != len(expected):
             raise BindError(
@@ -207,7 +202,7 @@ class Program:
         worker).
         """
         arrays, sizes = bind_arguments(self.parameters, args, who=self.schedule.name)
-        binding = self._binding({dim.name: size for dim, size in sizes.items()})
+        binding = self._bind({dim.name: size for dim, size in sizes.items()})
         with self._profiling:
             events = [Record(EVENT, _EVENTS) for _ in range(self.threads)]
             self._record_events(binding, events)
@@ -218,7 +213,7 @@ class Program:
                 self._record_events(binding, None)
         return result, _timed(binding.table, events, ends)
 
-    def _record_events(self, binding: _Binding, events: Sequence[Record] | None) -> None:
+    def _record_events(self, binding: Binding, events: Sequence[Record] | None) -> None:
         address = ctypes.c_void_p(address_of(self._mutex))
         _libc.pthread_mutex_lock(address)
         for t in range(self.threads):
@@ -251,7 +246,7 @@ class Program:
         loaded[""] = LoadedKernel(self._native.address("graphc_copy"), 0)
         return loaded, library
 
-    def _order_locks(self) -> Record:
+    def _order_locks(self) -> tuple[Record, int]:
         """Each lock once, in the order that every program keeps."""
         written = self.schedule.written_states
         writes: dict[int, int] = {}
@@ -261,8 +256,7 @@ class Program:
         locks = Record(LOCK, len(writes))
         for i, address in enumerate(sorted(writes)):
             locks[i, "address"], locks[i, "writes"] = address, writes[address]
-        self._locks_count = len(writes)
-        return locks
+        return locks, len(writes)
 
     def _fail(self, code: int) -> NoReturn:
         """Raise what machine code found: a failed check, or a lock that this thread holds."""
@@ -276,114 +270,6 @@ class Program:
         raise StateError(
             f"{self.schedule.name}: this thread holds the lock of a state that the call needs"
         )
-
-
-class _Binding:
-    """A program's records for one choice of sizes."""
-
-    def __init__(self, program: Program, schedule: Schedule) -> None:
-        self.schedule = schedule
-        self._arena = program._arena
-        cells = schedule.of_kind("cell")
-        spare = spare_cells_needed(schedule)
-        self._cells = allocate(8 * max(len(cells) + spare, 1))
-        self._errors = allocate(64)
-        cell = [address_of(self._cells) + 8 * i for i in range(len(cells) + spare)]
-        places = {b.name: cell[i] for i, b in enumerate(cells)}
-        arena = address_of(self._arena)
-        places |= {b.name: arena + (b.offset or 0) for b in schedule.of_kind("arena")}
-        places |= {name: state.address for name, state in program._states.items()}
-        places |= {name: address_of(a) for name, a in program._constants.items()}
-        self.table = build_table(
-            schedule,
-            program._loaded,
-            places,
-            errors=address_of(self._errors),
-            spare_cells=cell[len(cells) :],
-            shares=program.threads,
-        )
-        self.workers, self._scratch = _workers(program, schedule)
-        self._tensors = {
-            kind: _tensors(schedule.of_kind(kind), self.table) for kind in ("argument", "output")
-        }
-        self.record = self._fill(program)
-        self._handle = Record(HANDLE)
-        self._handle[0, "program"] = self.record.address
-        self._mismatch = _mismatch
-        self._handle[0, "slow"] = id(self._mismatch)
-        owner = (program, self)
-        self.call = make_callable("graphc_call", self._handle.address, owner)
-        self.call_into = make_callable("graphc_call_into", self._handle.address, owner)
-
-    def _fill(self, program: Program) -> Record:
-        arguments, outputs = self._tensors["argument"], self._tensors["output"]
-        shared = program._native
-        record = Record(PROGRAM)
-        values = {
-            "table": self.table.address,
-            "shares": program.threads,
-            "workers": self.workers.address,
-            "pool": shared.pool.address,
-            "errors": address_of(self._errors),
-            "cells": address_of(self._cells),
-            "cells_bytes": len(self._cells),
-            "arguments": arguments.record.address,
-            "arguments_count": arguments.count,
-            "outputs": outputs.record.address,
-            "outputs_count": outputs.count,
-            "single": min(outputs.count, 2),
-            "locks": program._locks.address,
-            "locks_count": program._locks_count,
-            "mutex": address_of(program._mutex),
-            "fail": id(program._fail_function),
-            "runtime": shared.runtime.address,
-        }
-        for word, value in values.items():
-            record[0, word] = value
-        return record
-
-
-@dataclass(frozen=True)
-class _Tensors:
-    record: Record
-    count: int
-    kept: tuple[NDArray[np.int64], ...]
-
-
-def _tensors(buffers: Sequence[Buffer], table: Table) -> _Tensors:
-    """What the entry compares arguments with, and makes outputs from."""
-    record = Record(TENSOR, len(buffers))
-    kept: list[NDArray[np.int64]] = []
-    for i, buffer in enumerate(buffers):
-        dims = np.array([int_extent(e) for e in buffer.type.shape], np.int64)
-        slots = np.array(table.slots.get(buffer.name, []), np.int64)
-        kept += [dims, slots]
-        number, capacity = size_class(int_extent(buffer.type.nbytes))
-        record[i, "descr"] = id(buffer.type.dtype.numpy)  # a DType lives as long as the process
-        record[i, "ndim"] = len(dims)
-        record[i, "dims"] = address_of(dims)
-        record[i, "slots"] = address_of(slots)
-        record[i, "slots_count"] = len(slots)
-        record[i, "capacity"], record[i, "size_class"] = capacity, number
-    return _Tensors(record, len(buffers), tuple(kept))
-
-
-def _workers(program: Program, schedule: Schedule) -> tuple[Record, NDArray[np.uint8]]:
-    """Worker records with scratch memory for the kernel that wants most."""
-    wanted = 0
-    for statement in walk(schedule.body):
-        if isinstance(statement, Launch):
-            names = (size.name for size in schedule.kernel[statement.kernel].sizes)
-            sizes = dict(zip(names, map(int_extent, statement.sizes), strict=True))
-            scratch = program.kernels[statement.kernel].scratch_bytes
-            wanted = max(wanted, evaluate_extent(scratch, sizes))
-    stride = -(-wanted // 4096) * 4096 + 64 if wanted else 64  # off powers of two: no set conflicts
-    memory = allocate(stride * program.threads)
-    workers = Record(WORKER, program.threads)
-    for t in range(program.threads):
-        workers[t, "scratch"] = address_of(memory) + t * stride
-        workers[t, "number"] = t
-    return workers, memory
 
 
 def _timed(table: Table, events: Sequence[Record], ends: Sequence[int]) -> tuple[TimedLaunch, ...]:
@@ -434,10 +320,6 @@ def _output_of(buffer: Buffer, given: object) -> NDArray[Any]:
     return given
 
 
-def _mismatch(*args: object, **by_name: object) -> NoReturn:
-    raise BackendError("the arguments changed while they were being bound")
-
-
 def _new_mutex() -> NDArray[np.uint8]:
     memory = allocate(64)
     _initialize_mutex(memory)
@@ -460,8 +342,9 @@ def _renew_mutexes() -> None:
     """A fork copies mutexes that threads of the parent hold; those threads do not exist here."""
     for program in _programs:
         _initialize_mutex(program._mutex)
+        program._lock, program._profiling = threading.RLock(), threading.Lock()
         for binding in program._bindings.values():
-            binding.record[0, "users"] = 0
+            binding.forget_users()
 
 
 os.register_at_fork(after_in_child=_renew_mutexes)
