@@ -501,7 +501,7 @@ def check_scope(graph: Graph) -> None:
             user = graph.uses.get(node.outputs[0], ())
             where = f", used at {user[0][0].source}" if user and user[0][0].source else ""
             raise ScopeError(
-                f"{_label(node.outputs[0])} belongs to a loop's or branch's body and is used outside"
+                f"{_label(node.outputs[0])} belongs to the body of a loop or branch, used outside"
                 f"{where}: return it from the body",
                 node.source,
             )

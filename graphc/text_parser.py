@@ -18,9 +18,10 @@ from graphc.contraction import Affine, Condition, ContractSpec, Divisible, Insid
 from graphc.errors import GraphcError, ParseError
 from graphc.graph import SOURCES, STATES, TYPE_RULES, Graph, Node, Value
 from graphc.state import StateCell
+from graphc.text import print_graph
 from graphc.types import DTYPES, Dim, DType, Extent, SourceLoc, TensorType
 
-__all__ = ["parse_graph"]
+__all__ = ["parse_graph", "print_graph"]
 
 _TOKEN = re.compile(
     r"""(?P<blank>[ \t]+)
@@ -52,7 +53,7 @@ def parse_graph(
     by name; without it, states get new cells of zeros. Raises ParseError with line, column and a
     caret.
 
-    >>> import graphc.ops, graphc.text
+    >>> import graphc.ops
     >>> text = "graph(x)\\n  x: f32[2] = observed()\\n  y: f32[2] = exp(x)\\n  return y\\n"
     >>> parse_graph(text).text() == text
     True

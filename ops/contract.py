@@ -575,7 +575,7 @@ register(
     Op(
         "contract",
         "out[axes] = the sum over the reduced axes of a[a_index] * b[b_index], where the "
-        "conditions of ``spec`` hold; an index outside of its operand reads 0. See graphc.contraction.",
+        "conditions of ``spec`` (graphc.contraction) hold; an index outside of its operand is 0.",
         _contract_type,
         _contract_reference,
         _contract_vjp,

@@ -47,7 +47,7 @@ from graphc.op import (
     tensor,
 )
 from graphc.ops.lifting import full, who
-from graphc.types import Extent, TensorType, bool_, int64
+from graphc.types import DType, Extent, TensorType, bool_, float32, float64, int64
 
 __all__ = ["close_body", "inline", "with_history"]
 
@@ -328,15 +328,10 @@ def _loop_jvp(node: Node, tangents: Cotangents, transform: Transform) -> Cotange
 # ---- samples: bodies to run
 
 
-def _recurrence_body() -> Graph:
+def _recurrence_body(dtype: DType = float32) -> Graph:
     """carry, x, w -> tanh(carry * w + x), carry * x."""
-    dtype = tensor((2,))
-    index, carry, x, w = (
-        _argument(_SCALAR_INDEX),
-        _argument(dtype),
-        _argument(dtype),
-        _argument(dtype),
-    )
+    index, type = _argument(_SCALAR_INDEX), tensor((2,), dtype)
+    carry, x, w = _argument(type), _argument(type), _argument(type)
     new = apply("tanh", apply("+", apply("*", carry, w), x))
     return Graph((index, carry, x, w), (new, apply("*", carry, x)))
 
@@ -358,7 +353,16 @@ def _loop_attrs(
     }
 
 
-_TYPES = (tensor((2,)), tensor((3, 2)), tensor((2,)))
+def _loop_samples() -> tuple[Sample, ...]:
+    made = [Sample((_SCALAR_INDEX,), _loop_attrs(_counting_body(), 1, 0, 4))]
+    for dtype in (float32, float64):
+        for length, reverse in ((3, False), (3, True), (1, False), (0, False)):
+            types = (tensor((2,), dtype), tensor((length, 2), dtype), tensor((2,), dtype))
+            attrs = _loop_attrs(_recurrence_body(dtype), 1, 1, length, reverse)
+            made.append(Sample(types, attrs, differentiable=dtype == float64))
+    return tuple(made)
+
+
 register(
     Op(
         "loop",
@@ -369,15 +373,7 @@ register(
         _loop_vjp,
         _loop_jvp,
         kind="region",
-        samples=(
-            Sample(_TYPES, _loop_attrs(_recurrence_body(), 1, 1, 3)),
-            Sample(_TYPES, _loop_attrs(_recurrence_body(), 1, 1, 3, reverse=True)),
-            Sample((_SCALAR_INDEX,), _loop_attrs(_counting_body(), 1, 0, 4)),
-            Sample(
-                (tensor((2,)), tensor((0, 2)), tensor((2,))),
-                _loop_attrs(_recurrence_body(), 1, 1, 0),
-            ),
-        ),
+        samples=_loop_samples(),
         error_samples=(
             ErrorSample(
                 (tensor((2,)), tensor((4, 2)), tensor((2,))),
@@ -558,15 +554,14 @@ def _branches(node: Node, rule: Any) -> dict[str, Graph]:
     return {name: rule(node.attrs[name]) for name in ("then", "otherwise")}
 
 
-def _cond_graphs() -> dict[str, Any]:
-    x, y = _argument(tensor((3,))), _argument(tensor((3,)))
+def _cond_graphs(dtype: DType = float32) -> dict[str, Any]:
+    x, y = _argument(tensor((3,), dtype)), _argument(tensor((3,), dtype))
     return {
         "then": Graph((x,), (apply("*", x, x),)),
         "otherwise": Graph((y,), (apply("sin", y),)),
     }
 
 
-_COND_TYPES = (tensor((), bool_), tensor((3,)))
 register(
     Op(
         "cond",
@@ -576,9 +571,15 @@ register(
         _cond_vjp,
         _cond_jvp,
         kind="region",
-        samples=(
-            Sample(_COND_TYPES, _cond_graphs(), arrays={0: np.asarray(True)}),
-            Sample(_COND_TYPES, _cond_graphs(), arrays={0: np.asarray(False)}),
+        samples=tuple(
+            Sample(
+                (tensor((), bool_), tensor((3,), dtype)),
+                _cond_graphs(dtype),
+                arrays={0: np.asarray(choice)},
+                differentiable=dtype == float64,
+            )
+            for dtype in (float32, float64)
+            for choice in (True, False)
         ),
         error_samples=(
             ErrorSample((tensor(()), tensor((3,))), _cond_graphs(), DTypeError, "must be bool"),

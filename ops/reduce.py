@@ -190,8 +190,9 @@ def _cumulate_type(types: Types, attrs: Attrs) -> Types:
         raise ShapeError(f"{who('cumulate')}: no running {monoid!r}")
     if len(types) != (2 if monoid == "linear" else 1) or any(t != x for t in types):
         raise ShapeError(f"{who('cumulate')}: {monoid} of {', '.join(map(str, types))}")
-    if x.dtype.kind == "b":
-        raise DTypeError(f"{who('cumulate')}: {x} must be numbers")
+    if x.dtype.kind == "b" or (monoid == "linear" and not x.dtype.is_float):
+        kind = "floats" if monoid == "linear" else "numbers"
+        raise DTypeError(f"{who('cumulate')}: {monoid} of {x}: it must be {kind}")
     if normalize_axis("cumulate", attrs["axis"], x.ndim) != attrs["axis"]:
         raise ShapeError(f"{who('cumulate')}: axis {attrs['axis']} must count from the left")
     return (x,)
@@ -342,9 +343,12 @@ def _cumulate_samples() -> tuple[Sample, ...]:
         count = 2 if monoid == "linear" else 1
         for reverse, exclusive in ((False, False), (True, False), (False, True), (True, True)):
             attrs = {"monoid": monoid, "axis": 1, "reverse": reverse, "exclusive": exclusive}
-            made.append(Sample((tensor((2, 5)),) * count, attrs))
+            infinite = exclusive and monoid in ("max", "min")  # the state before the first element
+            types = (tensor((2, 5)),) * count
+            made.append(Sample(types, attrs, differentiable=not infinite))
         plain = {"monoid": monoid, "axis": 0, "reverse": False, "exclusive": False}
-        made.append(Sample((tensor((6,), int64),) * count, plain))
+        if monoid != "linear":
+            made.append(Sample((tensor((6,), int64),), plain))
         made.append(Sample((tensor((0,)),) * count, plain))
     return tuple(made)
 

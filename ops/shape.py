@@ -511,7 +511,11 @@ register(
         single(_pad_lower),
         (
             Sample((tensor((3, 4)),), {"low": (1, 0), "high": (2, 1), "value": 0.5}),
-            Sample((tensor((0,)),), {"low": (1,), "high": (1,), "value": float("-inf")}),
+            Sample(
+                (tensor((0,)),),
+                {"low": (1,), "high": (1,), "value": float("-inf")},
+                differentiable=False,
+            ),
             Sample((tensor(()),), {"low": (), "high": (), "value": 0.0}),
             Sample((tensor((2,), int64),), {"low": (0,), "high": (3,), "value": -1}),
         ),
