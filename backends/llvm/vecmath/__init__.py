@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from graphc.backends.llvm.ir import Function, V
+from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.vecmath import (
     arithmetic,
     casts,
@@ -31,9 +32,14 @@ from graphc.backends.llvm.vecmath.lanes import Features, Lanes
 from graphc.errors import KernelError
 from graphc.types import DTYPES, DType, float64
 
-__all__ = ["OPS", "Features", "apply"]
+__all__ = ["OPS", "Features", "apply", "features_of"]
 
 Emitter = Callable[[Lanes, Sequence[V], Sequence[DType], DType], V]
+
+
+def features_of(target: Target) -> Features:
+    """What the code for a target may use. F16C came with FMA."""
+    return Features(fma=target.has_fma, half=target.has_fma)
 
 
 def apply(

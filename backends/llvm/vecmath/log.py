@@ -7,7 +7,7 @@ or an odd one in ``s = f / (2 + f)`` (double). Denormals are scaled up first.
 function   float  float, no fma  double  double, no fma  instructions
 =========  =====  =============  ======  ==============  ============
 log        1.0    1.0            0.8     0.8             30, 40
-log2       1.3    1.4            0.9     1.0             37, 46
+log2       1.3    1.4            0.9     1.2             37, 46
 log1p      1.0    1.0            0.85    0.85            41, 51
 =========  =====  =============  ======  ==============  ============
 

@@ -7,7 +7,7 @@ in two parts, right to 2**-65: ``s = f / (2 + f)`` in two parts, and the two lea
 =========  =====  =============  ======  ==============  ============
 function   float  float, no fma  double  double, no fma  instructions
 =========  =====  =============  ======  ==============  ============
-pow        0.51   0.51           1.5     1.6             112, 141
+pow        0.51   0.51           1.5     1.7             112, 141
 =========  =====  =============  ======  ==============  ============
 
 Errors are in ulp, over the whole range; instructions are those of one AVX2 vector, 8 floats or 4

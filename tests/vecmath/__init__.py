@@ -1,0 +1,1 @@
+"""The LLVM backend's scalar functions: exactness, special values, machine code."""
