@@ -102,9 +102,9 @@ class Context:
     def _intersect(self, atom: Hashable, op: str, low: Extent, high: Extent) -> None:
         least, most = self.range(atom)
         if op in (">", ">=", "=="):
-            least = _larger(least, low + (op == ">"))
+            least = _larger(least, low + int(op == ">"))
         if op in ("<", "<=", "=="):
-            most = _smaller(most, high - (op == "<"))
+            most = _smaller(most, high - int(op == "<"))
         self.ranges[atom] = self.narrowed[atom] = least, most
 
     def _facts(self, op: str, left: Term, right: Term) -> list[Linear]:
@@ -182,12 +182,20 @@ class Context:
     def _by_cases(self, goal: Linear, cases: int) -> bool:
         for atom, _ in goal.terms:
             term = self.atoms.get(atom)
-            if isinstance(term, Apply) and term.op in ("max", "min", "abs", "where"):
+            if isinstance(term, Apply) and self._has_cases(term):
                 return all(
                     case is None or case._prove(substituted, case.facts, cases - 1)
                     for case, substituted in self._branches(goal, atom, term)
                 )
         return False
+
+    def _has_cases(self, term: Apply) -> bool:
+        return term.op in ("max", "min", "where") or (term.op == "abs" and self._negates(term))
+
+    def _negates(self, term: Apply) -> bool:
+        """Whether the operand is never the least integer, whose negation is itself."""
+        low, _ = self.interval(self.linear(term.args[0]))
+        return at_least_zero(low - _dtype_range(term.dtype)[0] - 1)
 
     def _branches(
         self, goal: Linear, atom: Hashable, term: Apply
@@ -408,9 +416,11 @@ class Context:
             return _lower(a, c), _upper(b, d)
         if op == "abs":
             low, high = self.interval(self.linear(args[0]))
-            return 0, _upper(high, 0 - low)
+            return (0, _upper(high, 0 - low)) if self._negates(term) else full
         if op == "*":
-            return self._product_range(args)
+            low, high = self._product_range(args)
+            fits = at_least_zero(low - full[0]) and at_least_zero(full[1] - high)
+            return (low, high) if fits else full
         if op == "%":  # by a run-time value
             least, most = self.interval(self.linear(args[1]))
             return (0, most - 1) if at_least_zero(least - 1) else full
