@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc.backends.llvm import codegen
-from graphc.backends.llvm.callable import HANDLE, TENSOR, size_class
+from graphc.backends.llvm.callable import HANDLE
 from graphc.backends.llvm.layout import Record
 from graphc.backends.llvm.native import make_callable, native
+from graphc.backends.llvm.outputs import TENSOR, size_class
 from graphc.backends.llvm.table import (
     LoadedKernel,
     Table,

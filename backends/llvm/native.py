@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from graphc.backends.llvm import callable as entry
-from graphc.backends.llvm import codegen, pool, walker
-from graphc.backends.llvm.callable import RUNTIME, SIZE_CLASSES
+from graphc.backends.llvm import codegen, outputs, pool, walker
 from graphc.backends.llvm.layout import Layout, Record, expand
 from graphc.backends.llvm.loader import compile_cached, load
+from graphc.backends.llvm.outputs import RUNTIME, SIZE_CLASSES
 from graphc.backends.llvm.pool import Pool
 from graphc.errors import BackendError
 from graphc.memory import address_of
@@ -62,8 +62,9 @@ class Native:
 
 def runtime_ir(architecture: str) -> str:
     """All of the runtime as LLVM IR for ``x86_64`` or ``aarch64``."""
-    layouts = {**pool.LAYOUTS, **walker.LAYOUTS, **entry.LAYOUTS}
-    return expand(pool.pool_ir(architecture) + walker.WALKER_IR + entry.CALL_IR, layouts)
+    layouts = {**pool.LAYOUTS, **walker.LAYOUTS, **outputs.LAYOUTS, **entry.LAYOUTS}
+    parts = pool.pool_ir(architecture), walker.WALKER_IR, outputs.OUTPUT_IR, entry.CALL_IR
+    return expand("".join(parts), layouts)
 
 
 @functools.cache
