@@ -21,6 +21,8 @@ from graphc.kernel.terms import (
     Kernel,
     KernelTensor,
     Load,
+    Scalar,
+    ScalarValue,
     SizeSymbol,
     SizeValue,
     Statement,
@@ -29,12 +31,13 @@ from graphc.kernel.terms import (
 )
 from graphc.passes.fuse import Fused, ceil_div
 from graphc.passes.lower import masked
-from graphc.passes.pieces import Piece, Slot, reach
+from graphc.passes.numbers import Numbers
+from graphc.passes.pieces import Control, Piece, Program, Slot, Step, reach
 from graphc.passes.regions import Region
 from graphc.passes.term_table import Substitution, TermTable
 from graphc.types import Dim, Extent, Size, SourceLoc, bool_, int64
 
-__all__ = ["KernelCall", "compose"]
+__all__ = ["Block", "Call", "ControlCall", "KernelCall", "compose"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +50,41 @@ class KernelCall:
     sizes: tuple[Dim, ...]
     region: Region
     check_sources: tuple[SourceLoc | None, ...] = ()
+    scalars: tuple[Slot, ...] = ()
+    numbers: Numbers | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ControlCall:
+    """A loop or branch, and the calls of its bodies in the order of ``control.bodies``."""
+
+    control: Control
+    blocks: tuple[Block, ...]
+
+    @property
+    def inputs(self) -> tuple[Slot, ...]:
+        return self.control.reads
+
+    @property
+    def outputs(self) -> tuple[Slot, ...]:
+        return self.control.results
+
+
+Call = KernelCall | ControlCall
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """The calls of a program, or of a body, in a topological order."""
+
+    program: Program
+    fused: Fused
+    calls: tuple[Call, ...]
 
 
 def compose(fused: Fused, region: Region) -> KernelCall:
     """The kernel of ``region``."""
-    return _Composition(fused, region).call()
+    return replace(_Composition(fused, region).call(), numbers=fused.numbers[region])
 
 
 class _Composition:
@@ -195,6 +228,7 @@ class _Composition:
             statements.append(self._store(piece, tensor, value))
         used = {a for s in statements for t in reach(s.operands) for a in _named(t)}
         dims = self._dims(outputs, statements)
+        steps = self._steps(statements)
         kernel = build.kernel(
             "_".join(dict.fromkeys(p.slot.name for p in self.stored[-3:])),
             [(a, e) for a, e in self.extents.items() if a in used],
@@ -202,6 +236,7 @@ class _Composition:
             outputs,
             statements,
             sizes=[SizeSymbol(d.name, d.min, d.max, d.multiple_of) for d in dims],
+            scalars=[Scalar(s.name, int64, 0, s.last) for s in steps],
         )
         lines = dict.fromkeys(p.source for p in self.region.pieces if p.source is not None)
         return KernelCall(
@@ -211,6 +246,7 @@ class _Composition:
             dims,
             self.region,
             tuple(sources),
+            tuple(s.slot for s in steps),
         )
 
     def _store(self, piece: Piece, tensor: KernelTensor, value: Term) -> Store:
@@ -226,6 +262,12 @@ class _Composition:
         for axis in piece.axes:
             pred = self.table.both(pred, self._guards.get(root(axis)))
         return Store(tensor.name, index, value, pred)
+
+    def _steps(self, statements: list[Statement]) -> list[Step]:
+        """The loops' counters that the kernel reads, by name."""
+        terms = (t for s in statements for t in reach(s.operands))
+        names = {t.name for t in terms if isinstance(t, ScalarValue)}
+        return [self.regions.program.steps[name] for name in sorted(names)]
 
     def _dims(self, outputs: list[KernelTensor], statements: list[Statement]) -> tuple[Dim, ...]:
         shapes = [e for t in (*self._read.values(), *outputs) for e in t.type.shape]

@@ -100,14 +100,15 @@ def explain(compiled: Compiled, memory: MemoryPlan | None = None) -> Explanation
     schedule = compiled.scheduled.schedule
     launches = [s for s in walk(schedule.body) if isinstance(s, Launch)]
     pairs = list(zip(launches, compiled.calls, strict=True))
-    kernels = tuple(_entry(compiled, launch, call) for launch, call in pairs)
+    kernels = tuple(_entry(launch, call) for launch, call in pairs)
     peak = None if memory is None else memory.peak
     by_source = {} if memory is None else memory.by_source(schedule)
     return Explanation(schedule.name, kernels, _edges(compiled, pairs), peak, by_source)
 
 
-def _entry(compiled: Compiled, launch: Launch, call: KernelCall) -> KernelEntry:
-    numbers = compiled.fused.numbers[call.region]
+def _entry(launch: Launch, call: KernelCall) -> KernelEntry:
+    numbers = call.numbers
+    assert numbers is not None  # compose measured it
     pieces = call.region.pieces
     flops = launch.flops
     return KernelEntry(

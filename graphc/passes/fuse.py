@@ -82,7 +82,8 @@ def fuse(regions: Regions, table: TermTable, limits: Limits = LIMITS) -> Fused:
                 work.join_tails(region)
     work.merge_siblings()
     for region in regions:
-        work.fused.numbers[region] = work.numbers(region)
+        if region.pieces[0].control is None:
+            work.fused.numbers[region] = work.numbers(region)
     return work.fused
 
 
@@ -257,6 +258,8 @@ class _Fusion:
         return min(max(self.numbers(r).parallelism for r in parts), worth)
 
     def _forbidden(self, early: Region, late: Region) -> Refusal | None:
+        if early.pieces[0].control is not None or late.pieces[0].control is not None:
+            return Refusal("a loop or branch is no part of a kernel")
         if early.partial and any(
             load.tensor in early.partial for p in late.pieces for load in p.loads
         ):
@@ -374,6 +377,8 @@ class _Fusion:
     def _chunk_alone(self, region: Region) -> None:
         """Cut a large reduction to few results, so that several workers can share it."""
         stored = [p for p in region.pieces if self._needed_outside(p.slot.key, _keys(region))]
+        if region.pieces[0].control is not None:
+            return
         if region.chunk is not None or not stored or any(p.tail is None for p in stored):
             return
         read = {p.slot.key for p in region.pieces} & {

@@ -22,11 +22,12 @@ from graphc.errors import GraphcError, VerifyError
 from graphc.graph import STATES, Graph, Node, Value, composite_of
 from graphc.kernel.terms import Apply, AxisIndex, Const, Contract, Load, Reduction, Scan, Term
 from graphc.op import OPS, Access
-from graphc.passes.pieces import Piece, Program, Slot, reach, work_of
+from graphc.passes.lower_control import lower_control
+from graphc.passes.pieces import Control, Inline, Piece, Program, Slot, Step, reach, work_of
 from graphc.passes.term_table import Substitution, TermTable
-from graphc.types import DTYPES, DType, Extent, bool_, float32
+from graphc.types import DTYPES, DType, Extent, TensorType, bool_, float32
 
-__all__ = ["Lowered", "lower"]
+__all__ = ["Context", "Lowered", "Lowering", "Space", "lower", "masked"]
 
 #: additions an element that a function of axes alone, or of scalars, may cost and still be written
 #: in place
@@ -45,13 +46,22 @@ class Lowered:
     table: TermTable
 
 
-@dataclass(frozen=True, eq=False)
-class _Inline:
-    """A value that has no slot: its term over its own axes."""
+@dataclass
+class Space:
+    """What a program and the bodies in it have in common: names of slots and axes, and terms."""
 
-    index: tuple[Term, ...]
-    term: Term
-    nodes: tuple[Node, ...] = ()
+    table: TermTable = field(default_factory=TermTable)
+    slots: dict[str, Slot] = field(default_factory=dict)
+    steps: dict[str, Step] = field(default_factory=dict)
+    axes: int = 0
+    check_nan: bool = False
+
+    def slot(self, name: str, type_: TensorType, kind: str, origin: Node) -> Slot:
+        """A new slot."""
+        key = f"s{len(self.slots)}"
+        data = origin.attrs["data"].array if kind == "constant" else None
+        slot = self.slots[key] = Slot(key, name, type_, kind, origin, data)
+        return slot
 
 
 def lower(graph: Graph, *, check_nan: bool = False) -> Lowered:
@@ -59,53 +69,61 @@ def lower(graph: Graph, *, check_nan: bool = False) -> Lowered:
 
     With ``check_nan`` every piece that computes floats checks that it is no NaN.
     """
-    work = _Lowering(graph, check_nan)
-    for node in graph.nodes:
-        work.node(node)
+    work = Lowering(graph, Space(check_nan=check_nan))
+    for value in graph.inputs:
+        work.arguments.append(work.slot(value, "argument"))
+        work.where[value] = work.arguments[-1]
+    work.run()
     outputs = tuple(work.stored(v) for v in graph.outputs)
     updates = tuple((work.slot_of_state(s), work.stored(new)) for s, new in graph.updates)
-    pieces = _needed(work.pieces, {*outputs, *(new for _, new in updates)})
-    program = Program(tuple(work.arguments), pieces, outputs, updates, work.slots)
-    return Lowered(program, work.table)
+    return Lowered(work.program(outputs, updates), work.table)
 
 
-def _needed(pieces: Sequence[Piece], wanted: set[Slot]) -> tuple[Piece, ...]:
-    keys = {slot.key for slot in wanted}
-    kept = []
-    for piece in reversed(pieces):
-        if piece.slot.key in keys:
-            kept.append(piece)
-            keys.update(load.tensor for load in piece.loads)
-    return tuple(reversed(kept))
+class Lowering:
+    """Lowers one graph: ``where`` says what holds each value so far."""
 
-
-class _Lowering:
-    def __init__(self, graph: Graph, check_nan: bool) -> None:
-        self.graph, self._check_nan = graph, check_nan
-        self.table = TermTable()
-        self.slots: dict[str, Slot] = {}
+    def __init__(self, graph: Graph, space: Space) -> None:
+        self.graph, self.space = graph, space
+        self.table, self.slots = space.table, space.slots
         self.arguments: list[Slot] = []
         self.pieces: list[Piece] = []
-        self._where: dict[Value, Slot | _Inline] = {}
+        self.where: dict[Value, Slot | Inline] = {}
+        self.made: set[str] = set()  # keys of the slots that loops and branches here leave
         self._states: dict[int, Slot] = {}
         self._stored: dict[Value, Slot] = {}
-        self._axes = 0
         self._results = frozenset(graph.results)
         self._new = {new: state for state, new in graph.updates}
-        self._inputs = {value: n for n, value in enumerate(graph.inputs)}
-        for value in graph.inputs:
-            slot = self._slot(value, "argument")
-            self.arguments.append(slot)
-            self._where[value] = slot
+
+    def run(self) -> None:
+        """Lower every node whose value is not given."""
+        for node in self.graph.nodes:
+            if not all(v in self.where for v in node.outputs):
+                self._node(node)
+
+    def program(
+        self,
+        outputs: tuple[Slot, ...],
+        updates: tuple[tuple[Slot, Slot], ...] = (),
+        stacked: tuple[Slot, ...] = (),
+    ) -> Program:
+        """The pieces that results need."""
+        keys = {slot.key for slot in (*outputs, *stacked, *(new for _, new in updates))}
+        kept = []
+        for piece in reversed(self.pieces):
+            if piece.slot.key in keys:
+                kept.append(piece)
+                keys.update(load.tensor for load in piece.loads)
+        kept.reverse()
+        arguments = tuple(self.arguments)
+        return Program(
+            arguments, tuple(kept), outputs, updates, self.slots, stacked, self.space.steps
+        )
 
     # ---- slots
 
-    def _slot(self, value: Value, kind: str, name: str = "") -> Slot:
-        key = f"s{len(self.slots)}"
-        data = value.node.attrs["data"].array if kind == "constant" else None
-        slot = Slot(key, name or self._name(value), value.type, kind, value.node, data)
-        self.slots[key] = slot
-        return slot
+    def slot(self, value: Value, kind: str) -> Slot:
+        """A new slot for ``value``."""
+        return self.space.slot(self._name(value), value.type, kind, value.node)
 
     def _name(self, value: Value) -> str:
         """What it is called in kernels; a new value of a state as the state."""
@@ -121,7 +139,7 @@ class _Lowering:
         """The slot of a parameter's or state's memory."""
         found = self._states.get(id(state.node.attrs["state"]))
         if found is None:
-            found = self._slot(state, "state")
+            found = self.slot(state, "state")
             self._states[id(state.node.attrs["state"])] = found
         return found
 
@@ -129,40 +147,42 @@ class _Lowering:
         """The computed slot of a result of the graph; what has none, or is another's memory, is
         copied.
         """
-        where = self._where[value]
-        if isinstance(where, Slot) and where.kind == "computed":
+        where = self.where[value]
+        made = isinstance(where, Slot) and where.key in self.made
+        if isinstance(where, Slot) and (where.kind == "computed" or made):
             return where
         if value not in self._stored:
-            context = _Context(self)
+            context = Context(self)
             index = self.axes(value, context)
             term = self.table.share(self.access(value, context)(index))
-            slot = self._slot(value, "computed")
+            slot = self.slot(value, "computed")
             self._stored[value] = slot
-            nodes = where.nodes if isinstance(where, _Inline) else (value.node,)
-            self._piece(slot, index, term, context, value.node, nodes)
+            nodes = where.nodes if isinstance(where, Inline) else (value.node,)
+            self.piece(slot, index, term, context, value.node, nodes)
         return self._stored[value]
 
     # ---- nodes
 
-    def node(self, node: Node) -> None:
-        """Lower every result of ``node``."""
+    def _node(self, node: Node) -> None:
         if node.op == "constant":
             self._constant(node.outputs[0])
         elif node.op in STATES:
-            self._where[node.outputs[0]] = self.slot_of_state(node.outputs[0])
+            self.where[node.outputs[0]] = self.slot_of_state(node.outputs[0])
         elif node.op == "read":
-            self._where[node.outputs[0]] = self._where[node.inputs[0]]
-        elif not all(v in self._inputs for v in node.outputs):
+            self.where[node.outputs[0]] = self.where[node.inputs[0]]
+        elif node.op in OPS and OPS[node.op].kind == "region":
+            lower_control(self, node)
+        else:
             for output, value in enumerate(node.outputs):
                 self._result(node, output, value)
 
     def _constant(self, value: Value) -> None:
         array = value.node.attrs["data"].array
         if array.size != 1:
-            self._where[value] = self._slot(value, "constant")
+            self.where[value] = self.slot(value, "constant")
             return
         term = self.table.const(array.reshape(()).item(), value.dtype)
-        self._where[value] = _Inline(tuple(self.table.const(0) for _ in value.shape), term)
+        self.where[value] = Inline(tuple(self.table.const(0) for _ in value.shape), term)
 
     def _result(self, node: Node, output: int, value: Value) -> None:
         op = OPS.get(node.op)
@@ -170,7 +190,7 @@ class _Lowering:
             raise VerifyError(
                 f"{node.op}: no kernel computes it, and no pass resolved it", node.source
             )
-        context = _Context(self)
+        context = Context(self)
         index = self.axes(value, context)
         inputs = [self.access(v, context) for v in node.inputs]
         try:
@@ -180,22 +200,24 @@ class _Lowering:
         if term.dtype != value.dtype:
             raise VerifyError(f"{node.op}: lowered to {term.dtype}, not {value.dtype}", node.source)
         if not context.checks and self._in_place(term, value):
-            self._where[value] = _Inline(index, term, (*context.nodes, node))
+            self.where[value] = Inline(index, term, (*context.nodes, node))
             return
-        slot = self._slot(value, "computed")
-        self._where[value] = slot
-        self._piece(slot, index, term, context, node, (*context.nodes, node))
+        slot = self.slot(value, "computed")
+        self.where[value] = slot
+        self.piece(slot, index, term, context, node, (*context.nodes, node))
 
-    def _piece(
+    def piece(
         self,
         slot: Slot,
         index: tuple[Term, ...],
         term: Term,
-        context: _Context,
+        context: Context,
         node: Node,
         nodes: tuple[Node, ...],
+        control: Control | None = None,
     ) -> None:
-        if self._check_nan and term.dtype.is_float:
+        """Add ``slot[index] = term``."""
+        if self.space.check_nan and term.dtype.is_float and control is None:
             same = self.table.apply("==", (term, term), bool_)
             who = f"{node.op} '{slot.name}'" if slot.name != node.op else node.op
             context.checks.append((same, f"{who} made a NaN"))
@@ -211,10 +233,19 @@ class _Lowering:
                 node.source,
                 node.block,
                 unique,
+                control,
             )
         )
 
-    def axes(self, value: Value, context: _Context) -> tuple[Term, ...]:
+    def context(self) -> Context:
+        """For one more piece."""
+        return Context(self)
+
+    def inside(self, body: Graph) -> Lowering:
+        """The lowering of a body of this graph."""
+        return Lowering(body, self.space)
+
+    def axes(self, value: Value, context: Context) -> tuple[Term, ...]:
         """A fresh axis for each dimension; 0 where the extent is 1."""
         return tuple(
             self.table.const(0) if extent == 1 else context.axis(extent, hint)
@@ -222,16 +253,16 @@ class _Lowering:
         )
 
     def fresh_axis(self, extent: Extent, hint: str) -> AxisIndex:
-        self._axes += 1
-        axis = self.table.axis(f"{hint}{self._axes}", extent)
+        self.space.axes += 1
+        axis = self.table.axis(f"{hint}{self.space.axes}", extent)
         assert isinstance(axis, AxisIndex)
         return axis
 
     # ---- reading inputs
 
-    def access(self, value: Value, context: _Context) -> Access:
+    def access(self, value: Value, context: Context) -> Access:
         """The value at index terms: a load of its slot, or its term written in place."""
-        where = self._where[value]
+        where = self.where[value]
 
         def load(index: tuple[Term, ...]) -> Term:
             shared = self._index(index, value)
@@ -287,10 +318,10 @@ def _branches(term: Term) -> int:
 
 
 @dataclass(eq=False)
-class _Context:
+class Context:
     """``graphc.op.LowerContext`` for one piece."""
 
-    lowering: _Lowering
+    lowering: Lowering
     extents: dict[str, Extent] = field(default_factory=dict)
     checks: list[tuple[Term, str]] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)

@@ -103,7 +103,9 @@ class _Lives:
         self.span: dict[str, tuple[int, int]] = {}
         self.launches: list[tuple[int, Launch]] = []
         self._arena = {b.name for b in schedule.of_kind("arena")}
+        self._loops: list[tuple[int, int, set[str]]] = []
         self._body(schedule.body)
+        self._widen()
 
     def _body(self, body: Body) -> None:
         for statement in body:
@@ -131,22 +133,33 @@ class _Lives:
                 self.span[name] = (first, self.group)
 
     def _loop(self, body: Body) -> None:
-        """What a body reads before it writes it, or what is older, lives through the loop."""
+        """What a body reads before it writes it, or what lives outside too, lives through the loop.
+        """
         self.group += 1
         start = self.group
-        known = set(self.span)
         written: set[str] = set()
         carried: set[str] = set()
+        touched: set[str] = set()
         for statement in _flat(body):
             reads, writes = reads_and_writes(statement)
             carried.update(r for r in reads if r in self._arena and r not in written)
-            carried.update(n for n in (*reads, *writes) if n in known)
             written.update(writes)
+            touched.update(n for n in (*reads, *writes) if n in self._arena)
         self._body(body)
         self.group += 1
+        self._loops.append((start, self.group, touched))
         for name in carried:
             first, last = self.span.get(name, (start, self.group))
             self.span[name] = (min(first, start), max(last, self.group))
+
+    def _widen(self) -> None:
+        """A buffer that a loop touches and that is older or outlives it must not share its bytes.
+        """
+        for start, end, touched in reversed(self._loops):  # outer loops first
+            for name in touched:
+                first, last = self.span[name]
+                if first < start or last > end:
+                    self.span[name] = (min(first, start), max(last, end))
 
 
 def _flat(body: Body) -> Iterable[Launch | Copy | Loop | While | If | Barrier | Commit]:

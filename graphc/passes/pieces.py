@@ -34,9 +34,12 @@ from graphc.kernel.terms import (
 from graphc.types import Extent, SourceLoc, TensorType
 
 __all__ = [
+    "Control",
+    "Inline",
     "Piece",
     "Program",
     "Slot",
+    "Step",
     "elements",
     "loads_of",
     "reach",
@@ -51,6 +54,17 @@ _COSTS = {
 }
 #: what a size that is bound at the call counts as in estimates, where its dim has no maximum
 _ASSUMED = 1024
+
+
+@dataclass(frozen=True)
+class Step:
+    """The run-time scalar that counts a loop's iterations from 0; ``slot`` is the cell that holds
+    it.
+    """
+
+    name: str
+    slot: Slot
+    last: int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +97,7 @@ class Piece:
     source: SourceLoc | None = None
     block: str = ""
     nodes: tuple[Node, ...] = field(default=(), repr=False)
+    control: Control | None = field(default=None, repr=False)
 
     @cached_property
     def axes(self) -> tuple[str, ...]:
@@ -92,7 +107,7 @@ class Piece:
     @cached_property
     def terms(self) -> tuple[Term, ...]:
         """Every term of it, operands before users."""
-        return reach((self.term, *(pred for pred, _ in self.checks)))
+        return reach((*self.index, self.term, *(pred for pred, _ in self.checks)))
 
     @cached_property
     def loads(self) -> tuple[Load, ...]:
@@ -135,10 +150,20 @@ class Piece:
 
 
 @dataclass(frozen=True, eq=False)
+class Inline:
+    """A value that has no slot: its term over its own axes."""
+
+    index: tuple[Term, ...]
+    term: Term
+    nodes: tuple[Node, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
 class Program:
     """A lowered graph: pieces in program order, and what its results are.
 
-    ``updates`` pairs the slot of a state with the slot that holds its new value.
+    ``updates`` pairs the slot of a state (in a body: of a carry or a branch's result) with the slot
+    that holds its new value; ``stacked`` are those that a loop's body fills one element at a time.
     """
 
     arguments: tuple[Slot, ...]
@@ -146,11 +171,35 @@ class Program:
     outputs: tuple[Slot, ...]
     updates: tuple[tuple[Slot, Slot], ...] = ()
     slots: Mapping[str, Slot] = field(default_factory=dict)
+    stacked: tuple[Slot, ...] = ()
+    steps: Mapping[str, Step] = field(default_factory=dict)
 
     @cached_property
     def wanted(self) -> frozenset[Slot]:
         """The computed slots that must exist in memory after the call."""
-        return frozenset((*self.outputs, *(new for _, new in self.updates)))
+        return frozenset((*self.outputs, *self.stacked, *(new for _, new in self.updates)))
+
+
+@dataclass(frozen=True, eq=False)
+class Control:
+    """A loop or branch: programs that the schedule runs again, or one of which it runs.
+
+    ``reads`` and ``results`` are the slots outside of the bodies; ``starts`` pairs a carry with its
+    first value. ``bodies`` are (body), (predicate, body) or (then, otherwise); ``counter`` counts a
+    loop's iterations, ``predicate`` is the cell that a while or branch looks at, ``choice`` what is
+    put there for a branch.
+    """
+
+    kind: str
+    node: Node
+    reads: tuple[Slot, ...]
+    results: tuple[Slot, ...]
+    starts: tuple[tuple[Slot, Slot], ...]
+    bodies: tuple[Program, ...]
+    counter: Slot | None = None
+    predicate: Slot | None = None
+    choice: Slot | None = None
+    length: Extent = 0
 
 
 def reach(roots: tuple[Term, ...]) -> tuple[Term, ...]:

@@ -18,13 +18,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from graphc.graph import Graph
 from graphc.kernel.text import print_kernel
 from graphc.kernel.verify import verify as verify_kernel
 from graphc.passes.canonicalize import canonicalize
-from graphc.passes.compose import KernelCall, compose
+from graphc.passes.compose import Block, Call, ControlCall, KernelCall, compose
 from graphc.passes.fold import fold_constants
 from graphc.passes.fuse import Fused, fuse
 from graphc.passes.lower import lower
@@ -34,6 +35,9 @@ from graphc.passes.regions import Regions
 from graphc.passes.schedule import Scheduled, make_schedule
 from graphc.passes.share import share
 from graphc.passes.simplify import simplify
+from graphc.passes.term_table import TermTable
+from graphc.schedule_text import print_schedule
+from graphc.schedule_verify import verify_schedule
 from graphc.verify import verify as verify_graph
 
 __all__ = ["GRAPH_PASSES", "Compiled", "compile_graph", "optimize"]
@@ -54,10 +58,17 @@ class Compiled:
     """What every level made of a graph; ``calls`` are its kernels in order of their launches."""
 
     graph: Graph
-    program: Program
-    fused: Fused
+    block: Block
     calls: tuple[KernelCall, ...]
     scheduled: Scheduled
+
+    @property
+    def program(self) -> Program:
+        return self.block.program
+
+    @property
+    def fused(self) -> Fused:
+        return self.block.fused
 
 
 def optimize(graph: Graph, passes: Sequence[tuple[str, GraphPass]] = GRAPH_PASSES) -> Graph:
@@ -78,16 +89,29 @@ def compile_graph(
     """
     graph = optimize(graph)
     lowered = lower(graph, check_nan=check_nan)
-    fused = fuse(Regions(lowered.program), lowered.table)
-    calls = refine((compose(fused, region) for region in fused.regions), rewrite)
+    block = _block(lowered.program, lowered.table, rewrite)
+    scheduled = make_schedule(block, name)
     if _verifying():
-        for call in calls:
+        for call in scheduled.calls:
             verify_kernel(call.kernel)
-    _dump("kernels.txt", lambda: "\n".join(print_kernel(c.kernel) for c in calls))
-    if rewrite is not None:
-        calls = refine(calls, rewrite)
-    scheduled = make_schedule(lowered.program, calls, name)
-    return Compiled(graph, lowered.program, fused, scheduled.calls, scheduled)
+        verify_schedule(scheduled.schedule)
+    _dump("kernels.txt", lambda: "\n".join(print_kernel(c.kernel) for c in scheduled.calls))
+    _dump("schedule.txt", lambda: print_schedule(scheduled.schedule))
+    return Compiled(graph, block, scheduled.calls, scheduled)
+
+
+def _block(program: Program, table: TermTable, rewrite: Refine | None) -> Block:
+    """The calls of a program, those of its loops' and branches' bodies included."""
+    fused = fuse(Regions(program), table)
+    calls: list[Call] = []
+    for control, group in groupby(fused.regions, key=lambda r: r.pieces[0].control):
+        if control is None:
+            made = [compose(fused, region) for region in group]
+            calls += made if rewrite is None else refine(made, rewrite)
+        else:
+            bodies = tuple(_block(body, table, rewrite) for body in control.bodies)
+            calls.append(ControlCall(control, bodies))
+    return Block(program, fused, tuple(calls))
 
 
 def _verifying() -> bool:

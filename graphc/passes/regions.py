@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from graphc.passes.pieces import Piece, Program
@@ -83,8 +84,8 @@ class Regions:
         self.wanted = {slot.key for slot in program.wanted}
         self.first: Region | None = None
         last: Region | None = None
-        for piece in program.pieces:
-            last = self.insert(Region([piece]), last)
+        for pieces in _together(program.pieces):
+            last = self.insert(Region(pieces), last)
 
     def __iter__(self) -> Iterator[Region]:
         region = self.first
@@ -190,3 +191,12 @@ class Regions:
             self.readers[key] = [new if p is old else p for p in self.readers[key]]
         del self.of[old.slot.key], self.piece[old.slot.key]
         self.of[new.slot.key], self.piece[new.slot.key] = region, new
+
+
+def _together(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """Each piece alone, but the results of one loop or branch together."""
+    for control, group in groupby(pieces, key=lambda p: p.control):
+        if control is None:
+            yield from ([piece] for piece in group)
+        else:
+            yield list(group)

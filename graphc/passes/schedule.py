@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc.kernel.terms import Kernel, Load, Store, Term
-from graphc.passes.compose import KernelCall
+from graphc.passes.compose import Block, Call, ControlCall, KernelCall
 from graphc.passes.pieces import Piece, Program, Slot
 from graphc.schedule import (
     Barrier,
@@ -28,9 +28,12 @@ from graphc.schedule import (
     CheckInfo,
     Commit,
     Copy,
+    If,
     Launch,
+    Loop,
     Schedule,
     Statement,
+    While,
 )
 from graphc.types import Dim, Extent, Size, SourceLoc
 
@@ -41,43 +44,45 @@ __all__ = ["Scheduled", "make_schedule", "may_share"]
 class Scheduled:
     """A schedule whose memory is not planned, and what its buffers stand for.
 
-    ``cells`` are the state cells by buffer name, ``calls`` the kernel calls of launches in order.
+    ``cells`` are the state cells by buffer name, ``calls`` the kernel calls of launches in the
+    order of the text, ``buffers`` the names by slot key.
     """
 
     schedule: Schedule
     cells: Mapping[str, Any]
     constants: Mapping[str, NDArray[np.generic]]
     calls: tuple[KernelCall, ...]
-    buffers: Mapping[str, str] = field(default_factory=dict)  # by slot key
+    buffers: Mapping[str, str] = field(default_factory=dict)
 
 
-def make_schedule(program: Program, calls: Sequence[KernelCall], name: str) -> Scheduled:
-    """The schedule of a program's kernel calls, which come in a topological order."""
-    flow = _Flow(program, calls)
-    memory = _Buffers(program, flow)
-    body, ordered, checks, kernels = _body(flow, memory)
+def make_schedule(block: Block, name: str) -> Scheduled:
+    """The schedule of a program's calls."""
+    memory = _Buffers(block.program)
+    emit = _Emission(memory)
+    body = emit.program(block)
     extents = [e for b in memory.buffers for e in b.type.shape]
     dims = {d.name: d for e in extents if isinstance(e, Size) for d in e.dims}
-    dims |= {d.name: d for call in calls for d in call.sizes}
+    dims |= {d.name: d for call in emit.calls for d in call.sizes}
     schedule = Schedule(
         name,
         tuple(memory.buffers),
-        tuple(kernels),
+        tuple(emit.kernels.values()),
         tuple(body),
-        tuple(checks),
+        tuple(emit.checks),
         tuple(dims[n] for n in sorted(dims)),
     )
-    return Scheduled(schedule, memory.cells, memory.constants, tuple(ordered), memory.names)
+    return Scheduled(schedule, memory.cells, memory.constants, tuple(emit.calls), memory.names)
 
 
 # ---- what depends on what
 
 
 class _Flow:
-    """Edges between kernel calls: a reader runs after the writer, and before an in-place one."""
+    """Edges between calls: a reader runs after the writer, and before an in-place one."""
 
-    def __init__(self, program: Program, calls: Sequence[KernelCall]) -> None:
-        self.calls = calls
+    def __init__(self, block: Block) -> None:
+        program, self.calls = block.program, block.calls
+        calls = self.calls
         self.writer = {slot.key: n for n, call in enumerate(calls) for slot in call.outputs}
         self.readers: dict[str, list[int]] = {}
         self.after: list[set[int]] = [set() for _ in calls]
@@ -87,7 +92,7 @@ class _Flow:
                 self.readers.setdefault(slot.key, []).append(n)
                 if slot.key in self.writer:
                     self.edge(self.writer[slot.key], n)
-        self.fallible = {n for n, call in enumerate(calls) if call.kernel.checks}
+        self.fallible = {n for n, call in enumerate(calls) if _may_fail(call)}
         self.in_place = {new.key: state for state, new in self._in_place(program)}
 
     def edge(self, early: int, late: int) -> None:
@@ -97,13 +102,14 @@ class _Flow:
     def _in_place(self, program: Program) -> Iterable[tuple[Slot, Slot]]:
         taken: set[str] = {slot.key for slot in program.outputs}
         for state, new in program.updates:
-            if new.key in taken:
+            writer = self.writer.get(new.key)
+            if writer is None or new.key in taken:
                 continue
-            writer = self.writer[new.key]
-            others = [n for n in self.readers.get(state.key, ()) if n != writer]
             call = self.calls[writer]
+            others = [n for n in self.readers.get(state.key, ()) if n != writer]
             later = self._descendants(writer)
-            if (later | {writer}) & self.fallible or later.intersection(others):
+            fails = state.kind == "state" and (later | {writer}) & self.fallible
+            if fails or later.intersection(others) or isinstance(call, ControlCall):
                 continue
             if state in call.inputs and not _may_share(call, state, new):
                 continue
@@ -155,6 +161,11 @@ class _Flow:
         return groups
 
 
+def _may_fail(call: Call) -> bool:
+    """Whether a call can end the program: by a check, or because a loop is interrupted."""
+    return isinstance(call, ControlCall) or bool(call.kernel.checks)
+
+
 def may_share(kernel: Kernel, source: str, target: str) -> bool:
     """Whether ``target`` may lie where ``source`` lies: every load of it has the store's index."""
     stores = [s for s in kernel.stores if s.tensor == target]
@@ -199,27 +210,38 @@ def _may_share(call: KernelCall, state: Slot, new: Slot) -> bool:
 
 
 class _Buffers:
-    """A buffer for every slot that a kernel reads or writes, and what is copied at the end."""
+    """A buffer for every slot that a kernel reads or writes."""
 
-    def __init__(self, program: Program, flow: _Flow) -> None:
+    def __init__(self, program: Program) -> None:
         self.buffers: list[Buffer] = []
         self.names: dict[str, str] = {}
         self.cells: dict[str, Any] = {}
         self.constants: dict[str, NDArray[np.generic]] = {}
-        self.copies: list[Copy] = []
+        self.copies: list[Copy] = []  # to further outputs that are the same slot
         self._taken: set[str] = set()
-        self._flow = flow
         for slot in program.arguments:
             self.names[slot.key] = self._add(slot.name, "argument", slot)
-        self._outputs(program)
-        for state, _ in program.updates:
-            self._state(state)
-        for key, state in flow.in_place.items():
-            self.names[key] = self.names[state.key]
-        for call in flow.calls:
+        for slot in program.outputs:
+            name = self._add(slot.name, "output", slot)
+            if slot.key in self.names:
+                self.copies.append(Copy(self.names[slot.key], name))
+            else:
+                self.names[slot.key] = name
+
+    def enter(self, block: Block, flow: _Flow) -> list[Copy]:
+        """Make the buffers of a block; what must be copied at its end."""
+        for state, new in block.program.updates:
+            self.name(state)
+            if new.key in flow.in_place:
+                self.names[new.key] = self.names[state.key]
+        for call in block.calls:
             for slot in (*call.inputs, *call.outputs):
-                self._any(slot)
-        self._copies(program)
+                self.name(slot)
+        return [
+            Copy(self.name(new), self.name(state))
+            for state, new in block.program.updates
+            if self.name(new) != self.name(state)
+        ]
 
     def _add(self, name: str, kind: str, slot: Slot) -> str:
         unique, n = name, 1
@@ -230,75 +252,98 @@ class _Buffers:
         self.buffers.append(Buffer(unique, kind, slot.type))
         return unique
 
-    def _outputs(self, program: Program) -> None:
-        for slot in program.outputs:
-            name = self._add(slot.name, "output", slot)
-            if slot.key in self.names:
-                self.copies.append(Copy(self.names[slot.key], name))
-            else:
-                self.names[slot.key] = name
-
-    def _state(self, slot: Slot) -> None:
-        if slot.key not in self.names:
-            assert slot.origin is not None
-            name = self.names[slot.key] = self._add(slot.name, "state", slot)
+    def name(self, slot: Slot) -> str:
+        """The buffer of a slot, made when it is first asked for."""
+        found = self.names.get(slot.key)
+        if found is not None:
+            return found
+        kinds = {"computed": "arena", "carry": "arena"}
+        name = self.names[slot.key] = self._add(slot.name, kinds.get(slot.kind, slot.kind), slot)
+        if slot.kind == "state" and slot.origin is not None:
             self.cells[name] = slot.origin.attrs["state"]
-
-    def _any(self, slot: Slot) -> None:
-        if slot.key in self.names:
-            return
-        if slot.kind == "state":
-            self._state(slot)
-            return
-        kind = "constant" if slot.kind == "constant" else "arena"
-        name = self.names[slot.key] = self._add(slot.name, kind, slot)
         if slot.data is not None:
             self.constants[name] = slot.data
-
-    def _copies(self, program: Program) -> None:
-        for state, new in program.updates:
-            if self.names[new.key] != self.names[state.key]:
-                self.copies.append(Copy(self.names[new.key], self.names[state.key]))
+        return name
 
 
 # ---- statements
 
 
-def _body(
-    flow: _Flow, memory: _Buffers
-) -> tuple[list[Statement], list[KernelCall], list[CheckInfo], list[Kernel]]:
-    emit = _Emission(flow, memory)
-    first = flow.needed_first()
-    rest = set(range(len(flow.calls))) - first
-    for group in flow.levels(first):
-        emit.group(group)
-    if (memory.cells and any(s.target in memory.cells for s in memory.copies)) or flow.in_place:
-        emit.statements.append(Commit())
-    for group in flow.levels(rest):
-        emit.group(group)
-    if memory.copies:
-        emit.barrier()
-        emit.statements.extend(memory.copies)
-    return emit.statements, emit.calls, emit.checks, list(emit.kernels.values())
-
-
 class _Emission:
-    def __init__(self, flow: _Flow, memory: _Buffers) -> None:
-        self.flow, self.memory = flow, memory
+    def __init__(self, memory: _Buffers) -> None:
+        self.memory = memory
         self.statements: list[Statement] = []
         self.calls: list[KernelCall] = []
         self.checks: list[CheckInfo] = []
         self.kernels: dict[Hashable, Kernel] = {}
         self._names: set[str] = set()
 
-    def barrier(self) -> None:
-        if self.statements and not isinstance(self.statements[-1], Barrier | Commit):
-            self.statements.append(Barrier())
+    def program(self, block: Block) -> list[Statement]:
+        """What can fail and all that it needs; commit; the rest; copies to states and outputs."""
+        flow = _Flow(block)
+        copies = self.memory.enter(block, flow)
+        first = flow.needed_first()
+        self.levels(flow, first)
+        if block.program.updates:
+            self.statements.append(Commit())
+        self.levels(flow, set(range(len(flow.calls))) - first)
+        self.copies([*copies, *self.memory.copies])
+        return self.statements
 
-    def group(self, members: Iterable[int]) -> None:
+    def body(self, block: Block) -> tuple[Statement, ...]:
+        """The statements of a loop's or branch's body."""
+        outside, self.statements = self.statements, []
+        flow = _Flow(block)
+        copies = self.memory.enter(block, flow)
+        self.levels(flow, set(range(len(flow.calls))))
+        self.copies(copies)
+        inside, self.statements = self.statements, outside
+        return tuple(inside)
+
+    def copies(self, copies: Sequence[Copy]) -> None:
+        if copies:
+            self.barrier()
+            self.statements.extend(copies)
+
+    def levels(self, flow: _Flow, members: set[int]) -> None:
+        for group in flow.levels(members):
+            self.barrier()
+            controls: list[ControlCall] = []
+            for call in (flow.calls[n] for n in group):
+                if isinstance(call, ControlCall):
+                    controls.append(call)
+                else:
+                    self.statements.append(self._launch(call))
+            for call in controls:
+                self._control(call)
+
+    def _control(self, call: ControlCall) -> None:
+        control, name = call.control, self.memory.name
+        self.copies([Copy(name(start), name(carry)) for start, carry in control.starts])
         self.barrier()
-        for n in members:
-            self.statements.append(self._launch(self.flow.calls[n]))
+        if control.kind == "loop":
+            assert control.counter is not None
+            counter = name(control.counter)
+            self.statements.append(Loop(counter, control.length, self.body(call.blocks[0])))
+            return
+        assert control.predicate is not None
+        cell = name(control.predicate)
+        if control.kind == "cond":
+            assert control.choice is not None
+            self.copies([Copy(name(control.choice), cell)])
+            then, otherwise = (self.body(block) for block in call.blocks)
+            self.statements.append(If(cell, then, otherwise))
+            return
+        self.statements.extend(self.body(call.blocks[0]))
+        inside = self.body(call.blocks[1])
+        again = self.body(call.blocks[0])
+        self.statements.append(While(cell, (*inside, Barrier(), *again)))
+
+    def barrier(self) -> None:
+        if self.statements and not isinstance(
+            self.statements[-1], Barrier | Commit | Loop | While | If
+        ):
+            self.statements.append(Barrier())
 
     def _launch(self, call: KernelCall) -> Launch:
         kernel = self._kernel(call.kernel)
@@ -317,7 +362,7 @@ class _Emission:
             tuple(names[s.key] for s in call.inputs),
             tuple(names[s.key] for s in call.outputs),
             tuple(call.sizes),
-            (),
+            tuple(self.memory.name(s) for s in call.scalars),
             base,
             flops,
             last.block,
@@ -338,7 +383,8 @@ class _Emission:
 
 
 def flops_of(pieces: Sequence[Piece]) -> Extent:
-    """Operations of a kernel, roughly: each value at each point that it is computed or summed at."""
+    """Operations of a kernel, roughly: each value at each point that it is computed or summed at.
+    """
     total: Extent = 0
     for piece in pieces:
         points: Extent = 1

@@ -142,6 +142,10 @@ class TermTable:
     def where(self, pred: Term, yes: Term, no: Term) -> Term:
         return yes if yes is no else self._raw_apply("where", (pred, yes, no), yes.dtype)
 
+    def opaque(self, name: str, args: tuple[Term, ...], dtype: DType) -> Term:
+        """What no kernel computes, as a function of what it reads."""
+        return self._raw_apply(name, args, dtype)
+
     # ---- substitution
 
     def share(self, term: Term) -> Term:

@@ -1,4 +1,6 @@
-"""What fuses into one kernel, by the same rules for all: nothing may hang on an op's or a composite's name."""
+"""What fuses into one kernel, by the same rules for all: nothing may hang on an op's or a
+composite's name.
+"""
 
 from __future__ import annotations
 
