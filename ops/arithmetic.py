@@ -19,6 +19,7 @@ from graphc.ops.lifting import (
     lift_one,
     promote,
     settle,
+    settle_all,
     who,
 )
 from graphc.source import here
@@ -94,14 +95,14 @@ __all__ = [
 
 def _numbers(name: str, *operands: object) -> list[Value]:
     """Lifted operands of an arithmetic function; bools count as integers."""
-    _, dtype = promote(name, operands)
-    return lift(name, *operands, dtype=int64 if dtype.kind == "b" else None)
+    prepared, dtype = promote(name, operands)
+    return settle_all(name, prepared, int64 if dtype.kind == "b" else dtype)
 
 
 def _floating(name: str, *operands: object) -> list[Value]:
     """Lifted operands of a floating function; integers become float32."""
-    _, dtype = promote(name, operands)
-    return lift(name, *operands, dtype=None if dtype.is_float else float32)
+    prepared, dtype = promote(name, operands)
+    return settle_all(name, prepared, dtype if dtype.is_float else float32)
 
 
 @function

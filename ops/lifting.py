@@ -37,6 +37,7 @@ __all__ = [
     "normalize_axis",
     "promote",
     "settle",
+    "settle_all",
     "who",
 ]
 
@@ -138,7 +139,7 @@ def promote(op: str, operands: Sequence[object]) -> tuple[list[Value | Weak], DT
     """Operands as Values or weak scalars, and the dtype they meet in; nothing is cast yet."""
     prepared: list[Value | Weak] = []
     for x in operands:
-        weak = _weak(x)
+        weak = None if isinstance(x, Value) else _weak(x)
         prepared.append(_strong(op, x) if weak is None else weak)
     dtype: DType | None = None
     for x in prepared:
@@ -186,8 +187,17 @@ def _promotion_error(op: str, operands: Sequence[object]) -> PromotionError:
 
 def lift(op: str, *operands: object, dtype: DType | None = None) -> list[Value]:
     """Operands as Values of one type: promoted (or cast to ``dtype``) and broadcast."""
+    first = operands[0]
+    if isinstance(first, Value) and dtype in (None, first.dtype):  # the common case, quickly
+        type = first.type
+        if all(isinstance(x, Value) and x.type == type for x in operands[1:]):
+            return list(operands)  # type: ignore[arg-type]
     prepared, joined = promote(op, operands)
-    dtype = dtype or joined
+    return settle_all(op, prepared, dtype or joined)
+
+
+def settle_all(op: str, prepared: Sequence[Value | Weak], dtype: DType) -> list[Value]:
+    """Promoted operands in one dtype and the shape that they broadcast to."""
     shape = broadcast_shapes(op, [x for x in prepared if isinstance(x, Value)])
     return [settle(x, dtype, shape) for x in prepared]
 
@@ -212,11 +222,13 @@ def _cast(x: Value, dtype: DType) -> Value:
 # ---- broadcasting
 
 
-def broadcast_shapes(op: str, values: Sequence[Value], infix: str = "+") -> Shape:
+def broadcast_shapes(op: str, values: Sequence[Value]) -> Shape:
     """NumPy's rule: aligned at the right, equal extents or a literal 1. Dims never broadcast.
 
     Raises ShapeError naming the axis.
     """
+    if len(values) == 1:
+        return values[0].shape
     rank = max((v.ndim for v in values), default=0)
     shape: list[Extent] = [1] * rank
     for value in values:
