@@ -69,7 +69,8 @@ class Backend(Protocol):
         """Why this machine cannot run it, or None where it can."""
 
     def refine(self, kernel: Kernel) -> Sequence[Kernel]:
-        """What to run in place of a kernel: copies that it should read, and last the kernel that reads them.
+        """What to run in place of a kernel: copies that it should read, and last the kernel that
+        reads them.
 
         A copy's outputs are inputs, by name, of later ones.
         """

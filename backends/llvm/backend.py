@@ -35,7 +35,9 @@ class LlvmBackend:
         return None
 
     def refine(self, kernel: Kernel) -> Sequence[Kernel]:
-        """Operands of contractions that are read badly are copied first; see ``graphc.backend.Backend``."""
+        """Operands of contractions that are read badly are copied first; see
+        ``graphc.backend.Backend``.
+        """
         return pack_operands(kernel, host_target())
 
     def compile(

@@ -105,8 +105,9 @@ def link(objects: Sequence[bytes], symbols: Sequence[str]) -> Library:
 
 @contextmanager
 def _addresses_as_written() -> Iterator[None]:
-    """Without LLVM's loop strength reduction: the emitter hoists addresses itself, and the pass takes half of the
-    time of code generation. The switch is the process's, so it is turned back for others.
+    """Without LLVM's loop strength reduction: the emitter hoists addresses itself, and the pass
+    takes half of the time of code generation. The switch is the process's, so it is turned back
+    for others.
     """
     with _lock:
         llvm.set_option("graphc", "-disable-lsr=true")
