@@ -133,8 +133,7 @@ class _Lives:
                 self.span[name] = (first, self.group)
 
     def _loop(self, body: Body) -> None:
-        """What a body reads before it writes it, or what lives outside too, lives through the loop.
-        """
+        """What a body reads before it writes, or what lives outside too, lives through it."""
         self.group += 1
         start = self.group
         written: set[str] = set()
@@ -153,8 +152,7 @@ class _Lives:
             self.span[name] = (min(first, start), max(last, self.group))
 
     def _widen(self) -> None:
-        """A buffer that a loop touches and that is older or outlives it must not share its bytes.
-        """
+        """What a loop touches and is older or outlives it shares its bytes with nothing in it."""
         for start, end, touched in reversed(self._loops):  # outer loops first
             for name in touched:
                 first, last = self.span[name]

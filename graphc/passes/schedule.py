@@ -395,7 +395,7 @@ def flops_of(pieces: Sequence[Piece]) -> Extent:
 
 
 def meaning(kernel: Kernel) -> Hashable:
-    """Equal for kernels that differ only in names; the order of tensors and axes counts."""
+    """Equal for kernels that differ in names only; the order of tensors and axes counts."""
     tensors = {t.name: n for n, t in enumerate((*kernel.inputs, *kernel.outputs))}
     axes = {name: n for n, (name, _) in enumerate(kernel.axes)}
     number: dict[Term, int] = {}

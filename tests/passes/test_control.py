@@ -1,5 +1,4 @@
-"""Loops and branches become loops and branches of the schedule, with their bodies' kernels inside.
-"""
+"""Loops and branches become those of the schedule, with their bodies' kernels inside."""
 
 from __future__ import annotations
 
