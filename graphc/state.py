@@ -56,10 +56,9 @@ def seed_initial_values(seed: int) -> None:
     _initial_values.key, _initial_values.numbers = key_of_seed(seed), itertools.count()
 
 
-def _next_initial_key() -> Key:
-    number = next(_initial_values.numbers)
-    low, high = number & 0xFFFFFFFF, number >> 32
-    return draw_key(_initial_values.key, (low, high, 0, _INITIAL_VALUE_TAG))
+def _initial_key(key: Key, number: int) -> Key:
+    """The key of the ``number``-th initial value after a seed."""
+    return draw_key(key, (number & 0xFFFFFFFF, number >> 32, 0, _INITIAL_VALUE_TAG))
 
 
 class StateCell:
@@ -79,7 +78,7 @@ class StateCell:
 
     __slots__ = (
         "_buffer",
-        "_key",
+        "_number",
         "batch_axes",
         "initial",
         "name",
@@ -115,7 +114,9 @@ class StateCell:
         )
         self.trainable, self.saved, self.batch_axes = trainable, saved, batch_axes
         self.serial = next(_serials)
-        self._key = _next_initial_key() if callable(initial) else None
+        self._number: tuple[Key, int] | None = None
+        if callable(initial):
+            self._number = _initial_values.key, next(_initial_values.numbers)
         self._buffer: StateBuffer | None = None
 
     @property
@@ -180,11 +181,11 @@ class StateCell:
             return self.initial.numpy()
         if not callable(self.initial):
             return self.initial
-        if self._key is None:
+        if self._number is None:
             raise StateError(
                 f"{self.kind} {self.name!r} has an initializer and no key", self.source
             )
-        return self._draw(self.initial, self._key)
+        return self._draw(self.initial, _initial_key(*self._number))
 
     def _draw(self, initialize: Initializer, key: Key) -> NDArray[Any]:
         """The initializer's array; with batch axes it runs once per batch element, each its key."""

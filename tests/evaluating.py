@@ -31,9 +31,21 @@ def step(
     return results
 
 
+_closed: dict[tuple[Any, ...], tuple[Any, gc.Graph]] = {}
+
+
+def _close(leaves: list[gc.Value], updates: Mapping[gc.Value, gc.Value], mode: str) -> gc.Graph:
+    """The closed graph, made once; the values are kept, so that their ids stay theirs."""
+    pairs = tuple(updates.items())
+    key = (mode, *map(id, leaves), *((id(s), id(v)) for s, v in pairs))
+    if key not in _closed:
+        _closed[key] = (leaves, pairs), close(leaves, pairs, mode=mode)
+    return _closed[key][1]
+
+
 def _run(outputs: Any, updates: Mapping[gc.Value, gc.Value], feeds: Feeds, mode: str) -> Any:
     leaves, form = gc.tree.flatten(outputs)
-    graph = close(leaves, updates, mode=mode)
+    graph = _close(leaves, updates, mode)
     with np.errstate(all="ignore"):
         results, new = interpret(graph, [feeds[v] for v in graph.inputs])
     return form.build(results), new

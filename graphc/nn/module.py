@@ -96,6 +96,8 @@ class Module:
         return tuple(inspect.signature(self.forward).parameters)
 
     def _check_ports(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        if not hasattr(self, "forward"):
+            raise PortError(f"{self._own_name} defines no forward(self, ...)", here())
         signature = inspect.signature(self.forward)
         try:
             signature.bind(*args, **kwargs)

@@ -82,6 +82,7 @@ class Optimizer:
             if "lr" in given
         }
         self._slots: dict[StateValue, dict[str, StateValue]] = {}
+        self._taken: set[str] = set()
         self._counters: dict[StateValue, StateValue] = {}
         self._next: dict[StateValue, Value] = {}
         self._pending: dict[str, NDArray[Any]] = {}
@@ -193,9 +194,9 @@ class Optimizer:
         target = _parameter(self._name, parameter)
         if target not in self._slots:
             options, _ = self._options_of(target)
+            key = self._key(target)
             self._slots[target] = {
-                name: self._cell(f"{self._key(target)}.{name}", target.type)
-                for name in self._slot_names(options)
+                name: self._cell(f"{key}.{name}", target.type) for name in self._slot_names(options)
             }
         return self._slots[target]
 
@@ -232,16 +233,12 @@ class Optimizer:
     def _key(self, target: StateValue) -> str:
         """The parameter's name, told apart from another parameter's of the same name."""
         name = target.cell.name or "parameter"
-        taken = {self._prefix(slots) for other, slots in self._slots.items() if other is not target}
         candidate, number = name, 1
-        while candidate in taken:
+        while candidate in self._taken:
             number += 1
             candidate = f"{name}#{number}"
+        self._taken.add(candidate)
         return candidate
-
-    @staticmethod
-    def _prefix(slots: Mapping[str, StateValue]) -> str:
-        return next((s.cell.name.rpartition(".")[0] for s in slots.values()), "")
 
     def _cell(self, name: str, type: TensorType) -> StateValue:
         made = state_value_of(StateCell(name, type, source=here()))
