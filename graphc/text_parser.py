@@ -54,7 +54,7 @@ def parse_graph(
     caret.
 
     >>> import graphc.ops
-    >>> text = "graph(x)\\n  x: f32[2] = observed()\\n  y: f32[2] = exp(x)\\n  return y\\n"
+    >>> text = "graph(x)\n  x: f32[2] = observed()\n  y: f32[2] = exp(x)\n  return y\n"
     >>> parse_graph(text).text() == text
     True
     """

@@ -160,6 +160,9 @@ def positive(a: object) -> Value:
 @function
 def pow(a: object, b: object) -> Value:
     """a ** b. Exponents 1, 2, 3, -1 and 0.5 become multiplications, a division, a square root."""
+    whole = isinstance(b, int) and b in (1, 2, 3)
+    if isinstance(a, Value) and a.dtype.is_integer and whole:
+        return a if b == 1 else a * a if b == 2 else a * a * a
     if isinstance(a, Value) and a.dtype.is_float and isinstance(b, (int, float)):
         simple = _simple_power(a, b)
         if simple is not None:

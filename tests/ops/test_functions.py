@@ -242,6 +242,15 @@ def test_take_along_axis_and_segments() -> None:
         np.testing.assert_allclose(mean[segment], chosen.sum(0) / max(len(chosen), 1))
 
 
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_sort(axis: int) -> None:
+    array = np.round(X * 2.0)
+    array[0, 0, 0] = array[2, 3, 1] = np.nan
+    same_as_numpy(lambda x: ops.sort(x, axis), lambda x: np.sort(x, axis), array)
+    same_as_numpy(lambda x: ops.argsort(x, axis), lambda x: np.argsort(x, axis, stable=True), array)
+    same_as_numpy(lambda x: ops.sort(x, axis, descending=True), lambda x: -np.sort(-x, axis), array)
+
+
 def test_top_k() -> None:
     x = observed(X.shape)
     values, places = ops.top_k(x, 3)
