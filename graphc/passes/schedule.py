@@ -383,8 +383,7 @@ class _Emission:
 
 
 def flops_of(pieces: Sequence[Piece]) -> Extent:
-    """Operations of a kernel, roughly: each value at each point that it is computed or summed at.
-    """
+    """Operations of a kernel, roughly: every value at all points that it is computed at."""
     total: Extent = 0
     for piece in pieces:
         points: Extent = 1
