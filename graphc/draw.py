@@ -110,6 +110,7 @@ def svg(what: Any) -> str | None:
 def _level(what: Any, level: str | None) -> str:
     if level is not None and level not in LEVELS:
         raise DrawError(f"draw: level {level!r} is none of {', '.join(LEVELS)}")
+    allowed: tuple[str, ...]
     if isinstance(what, Profile):
         allowed = ("executable",)
     elif isinstance(what, Schedule):
@@ -123,9 +124,12 @@ def _level(what: Any, level: str | None) -> str:
     if level is None:
         return allowed[0]
     if level not in allowed:
-        hint = "; compile it first: gc.draw(gc.compile(...), ...)" if "graph" in allowed else ""
-        hint = "; draw what it computes: gc.draw(module(x), ...)" if allowed == ("diagram",) else hint
-        raise DrawError(f"draw: a {type(what).__name__} has no level {level!r}{hint}")
+        hint = "compile it first: gc.draw(gc.compile(...), ...)"
+        if isinstance(what, Module):
+            hint = "draw what it computes: gc.draw(module(x), ...)"
+        elif "graph" not in allowed:
+            hint = f"it has {' and '.join(allowed)}"
+        raise DrawError(f"draw: a {type(what).__name__} has no level {level!r}; {hint}")
     return level
 
 
@@ -173,7 +177,7 @@ def _graph(what: Any, backward: bool | None) -> tuple[Graph, str]:
 
 
 def _gradients(values: list[Value]) -> list[Value]:
-    """Of the costs among ``values`` by their parameters, or by what they observe if they have none."""
+    """Of the costs among ``values`` by their parameters, or else by what they observe."""
     costs = [v for v in values if v.shape == () and v.dtype.is_float]
     if not costs:
         raise DrawError("draw(backward=True): no value is a scalar cost; draw its gradient itself")

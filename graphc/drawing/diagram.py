@@ -7,33 +7,32 @@ as inputs on request. The derivative of a function faces it, joined by what was 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from graphc.drawing.clusters import cluster_key, clusters_of
+from graphc.drawing.flows import Flows, flows_of
+from graphc.drawing.loops import Body, bodies_of, body_edges
 from graphc.drawing.naming import (
     block_label,
-    cell_name,
-    operator_label,
     origin,
     short_list,
     source_tip,
+    unit_tip,
     value_name,
 )
-from graphc.drawing.picture import Cluster, Edge, Item, Line, Picture
-from graphc.drawing.units import Unit, Units, assign_units, with_primals
-from graphc.graph import STATES, Graph, Node, Value
+from graphc.drawing.picture import Edge, Item, Line, Picture
+from graphc.drawing.ports import assign_ports
+from graphc.drawing.states import add_states, add_updates, held_names
+from graphc.drawing.units import Unit, assign_units, with_primals
+from graphc.graph import Graph, Node, Value
 
 __all__ = ["diagram"]
 
 #: more items than this do not fit a screen: the default then shows fewer modules open
 _TOO_MANY = 150
 _SCREEN = 70
-#: more states than this are named inside their functions rather than drawn
-_FEW_STATES = 12
-_FEW_UPDATES = 6
-_FEW_LABELS = 4
-#: a function with more inputs takes them where they come
-_MANY_PORTS = 8
+_SHORT_NAME = 10
 
 
 def diagram(
@@ -55,18 +54,15 @@ def diagram(
         nodes = tuple(n for n in nodes if n.primal is None)
 
     def at(depth: int | None) -> Picture:
-        drawing = _Drawing(assign_units(graph, nodes, standing, depth), nodes, parameters)
-        drawing.collect()
-        return drawing.picture(title)
+        units = assign_units(graph, nodes, standing, depth)
+        return _Drawing(flows_of(units, nodes, parameters)).picture(title)
 
     picture = at(depth)
     if depth is not None:
         return picture
     if len(picture.items) <= _TOO_MANY:
         functions = [i for i in picture.items if i.shape in ("bullet", "cost", "box")]
-        if len(functions) > 1 or not nodes:
-            return picture
-        return at(_deepest(nodes))
+        return picture if len(functions) > 1 else at(_deepest(nodes))
     for level in reversed(range(_deepest(nodes))):
         picture = at(level)
         if len(picture.items) <= _SCREEN:
@@ -80,316 +76,220 @@ def _deepest(nodes: Iterable[Node]) -> int:
 
 @dataclass
 class _Drawing:
-    """The picture while it grows: who makes, uses and saves each value."""
+    """The picture while it grows. ``place`` and ``prefix``: the loop whose body it is, if one."""
 
-    units: Units
-    nodes: Sequence[Node]
-    parameters: bool
-    uses: dict[Value, list[tuple[Unit, bool]]] = field(default_factory=dict)
-    implicit: dict[Unit, dict[Value, None]] = field(default_factory=dict)
-    outputs: dict[Value, None] = field(default_factory=dict)
-    updates: list[tuple[Value, Value]] = field(default_factory=list)
+    flows: Flows
+    place: str = ""
+    prefix: str = ""
     saved: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     items: dict[str, Item] = field(default_factory=dict)
     edges: list[Edge] = field(default_factory=list)
     keys: dict[Value, str] = field(default_factory=dict)
     terms: dict[tuple[object, ...], Value] = field(default_factory=dict)
-
-    # ---- reading the graph
-
-    def collect(self) -> None:
-        """Who uses what, what the graph gives and writes."""
-        for node in self.nodes:
-            if node.op == "attach":
-                self._collect_attached(node)
-            unit = self.units.of.get(node)
-            if unit is not None:
-                for value in node.inputs:
-                    self._collect_use(value, unit)
-        graph = self.units.graph
-        self.outputs = dict.fromkeys(self.units.flow(v).value for v in graph.outputs)
-        self.updates += [(state, self.units.flow(new).value) for state, new in graph.updates]
-        drawn = {n for n in self.nodes}
-        self.updates = [(s, v) for s, v in self.updates if v.node in drawn and s.node in drawn]
-
-    def _collect_attached(self, node: Node) -> None:
-        rest = node.inputs[1:]
-        half = len(rest) // 2
-        for state, new in zip(rest[:half], rest[half:], strict=True):
-            self.updates.append((state, self.units.flow(new).value))
-
-    def _collect_use(self, given: Value, unit: Unit) -> None:
-        flow = self.units.flow(given)
-        value = flow.value
-        if value in self.units.hidden or self.units.of.get(value.node) is unit:
-            return
-        if value.node.op in STATES:
-            self.implicit.setdefault(unit, {})[value] = None
-            return
-        uses = self.uses.setdefault(value, [])
-        if not any(user is unit and bar == flow.bar for user, bar in uses):
-            uses.append((unit, flow.bar))
-
-    # ---- making the picture
+    gradients: dict[tuple[str, str], int] = field(default_factory=dict)
+    #: where values enter and leave the bodies of loops, and an item that stands for each loop
+    entries: dict[tuple[str, Value], list[str]] = field(default_factory=dict)
+    exits: dict[Value, str] = field(default_factory=dict)
+    anchors: dict[str, str] = field(default_factory=dict)
 
     def picture(self, title: str) -> Picture:
-        """Items and edges, forward values first."""
-        for unit in self.units.units:
-            self._add_unit(unit)
-        for value in self._values():
-            self._add_value(value)
-        self._add_states()
-        self._add_updates()
-        for (tail, head), names in self.saved.items():
-            label = short_list(names, 3)
-            self.edges.append(
-                Edge(tail, head, label, "saved", tip="saved: " + ", ".join(names))
-            )
-        self._assign_ports()
-        clusters = _clusters(self.units, self.items.values())
+        """All of it."""
+        self.fill()
+        items = self.items.values()
         return Picture(
-            title, tuple(self.items.values()), tuple(self.edges), clusters, self._legend()
+            title, tuple(items), tuple(self.edges), clusters_of(items), _legend(items, self.edges)
         )
 
-    def _values(self) -> list[Value]:
-        """Values that cross between functions, in program order."""
-        observed = (n.outputs[0] for n in self.nodes if n.op == "observed")
-        crossing = (v for v in (*self.uses, *self.outputs) if v not in self.units.hidden)
-        found = dict.fromkeys((*crossing, *observed))
-        return sorted(found, key=lambda v: (v.node.serial, v.index))
+    def fill(self) -> None:
+        """Items and edges, functions first."""
+        for unit in self.flows.units.units:
+            bodies = bodies_of(unit)
+            if bodies and unit.phase == "forward":
+                self._add_bodies(unit, bodies)
+            else:
+                self._add_unit(unit)
+        for value in self.flows.values:
+            self._add_value(value)
+        add_states(self.flows, self.items, self.edges, self.keys, self.place)
+        add_updates(self.flows, self.items, self.edges, self.keys)
+        for (tail, head), names in self.saved.items():
+            tip = "saved: " + ", ".join(names)
+            self.edges.append(Edge(tail, head, short_list(names, 3), "saved", tip=tip))
+        assign_ports(self.items, self.edges, self._input_ranks())
+
+    # ---- functions
 
     def _add_unit(self, unit: Unit) -> None:
-        shape = "cost" if self._is_cost(unit) else "bullet"
+        flows = self.flows
+        shape = "cost" if flows.is_cost(unit) else "bullet"
+        inputs: tuple[str, ...] = ()
         if all(n.op == "by_mode" for n in unit.nodes):
-            shape = "switch"
+            shape, inputs = "switch", ("train", "eval")
         if all(n.op == "constant" for n in unit.nodes):
             shape = "constant"
-        upwards = unit.phase != "forward" and self._runs_upwards(unit)
+        lines = self._lines(unit)
+        if shape == "cost":
+            lines = (*_in_square(lines[0]), *lines[1:])
+        base = unit.base.key if unit.base is not None and unit.order == 1 else ""
         self.items[unit.key] = Item(
             unit.key,
             shape,
-            self._lines(unit),
+            lines,
+            inputs,
             phase=unit.phase,
-            cluster=_cluster_key(unit, self.units),
-            faces=unit.base.key if unit.base is not None and unit.order == 1 else "",
-            upwards=upwards,
-            tip=_unit_tip(unit, self.units),
+            cluster=self._cluster(unit.phase, unit.order, unit.modules),
+            faces=base if base in self.items else "",
+            upwards=flows.runs_upwards(unit),
+            tip=unit_tip(unit, flows.units.names),
         )
 
+    def _cluster(self, phase: str, order: int, modules: Sequence[str]) -> str:
+        return cluster_key(phase, order, modules, self.flows.units.names, self.place)
+
     def _lines(self, unit: Unit) -> tuple[Line, ...]:
-        lines = [*block_label(unit, self.units.names)]
+        flows = self.flows
+        lines = [*block_label(unit, flows.units.names)]
         if unit.phase == "update":
-            written = sum(self.units.of.get(v.node) is unit for _, v in self.updates)
+            written = sum(flows.maker(new) is unit for _, new in flows.updates)
             return (*lines, Line(f"writes {written} states", "note"))
-        held = self.implicit.get(unit, {})
-        if held and not self.parameters and unit.phase == "forward":
-            names = [self._implicit_name(v, unit) for v in held if not self._is_drawn(v)]
+        if unit.phase == "forward" and not flows.parameters:
+            names = held_names(flows, flows.held.get(unit, {}))
             if names:
                 lines.append(Line(short_list(names, 3), "note"))
         return tuple(lines)
 
-    def _implicit_name(self, value: Value, unit: Unit) -> str:
-        name = cell_name(value).rpartition(".")[2] or value.node.op
-        users = [u for u, held in self.implicit.items() if value in held and u.phase == "forward"]
-        return f"{name} (tied)" if len(users) > 1 else name
+    # ---- loops and branches
 
-    def _is_cost(self, unit: Unit) -> bool:
-        """One scalar comes out of tensors: a cost, or the derivative of one."""
-        if unit.base is not None:
-            return unit.order == 1 and self._is_cost(unit.base)
-        if unit.phase != "forward":
-            return False
-        given = self._results(unit)
-        taken = [v for v, uses in self.uses.items() if any(u is unit for u, _ in uses)]
-        return (
-            len(given) == 1
-            and given[0].shape == ()
-            and given[0].dtype.is_float
-            and any(v.shape != () for v in taken)
-        )
+    def _add_bodies(self, unit: Unit, bodies: Sequence[Body]) -> None:
+        """The body drawn once, in a box of its own; see ``graphc.drawing.loops``."""
+        around = self._cluster(unit.phase, unit.order, unit.modules)
+        for number, body in enumerate(bodies):
+            prefix = f"{self.prefix}{unit.key}{'abc'[number]}_"
+            place = body.place(around, prefix)
+            flows = flows_of(
+                body.units(self.flows.units, prefix), body.graph.nodes, self.flows.parameters
+            )
+            inner = _Drawing(flows, place, prefix)
+            inner.fill()
+            joints = body_edges(body, inner.keys, inner.flows, place, prefix)
+            self.items |= inner.items | {item.key: item for item in joints.items}
+            for key in joints.stacked:
+                self.items[key] = replace(self.items[key], stacked=True)
+            self.edges += [*inner.edges, *joints.edges]
+            for outside, key in joints.entries:
+                value = self.flows.units.flow(outside).value
+                self.entries.setdefault((unit.key, value), []).append(key)
+            self.exits.update(joints.exits)
+            self.anchors[unit.key] = joints.anchor or next(iter(inner.items), "")
 
-    def _results(self, unit: Unit) -> list[Value]:
-        mine = {v for n in unit.nodes for v in n.outputs}
-        used = dict.fromkeys(
-            v
-            for v, uses in self.uses.items()
-            if v in mine and any(u.phase == "forward" for u, _ in uses)
-        )
-        return list(used | dict.fromkeys(v for v in self.outputs if v in mine))
-
-    def _runs_upwards(self, unit: Unit) -> bool:
-        """Reverse mode runs against the forward graph, forward mode along with it."""
-        if unit.phase == "update" or unit.base is None:
-            return True
-        first = unit.base.nodes[0].serial
-        for value, uses in self.uses.items():
-            maker = self.units.of.get(value.node)
-            if maker is unit:
-                others = [u for u, _ in uses if u.base is not None]
-                if any(u.base and u.base.nodes[0].serial > first for u in others):
-                    return unit.order % 2 == 0
-        return unit.order % 2 == 1
+    # ---- values
 
     def _add_value(self, value: Value) -> None:
-        maker = self.units.of.get(value.node)
-        uses = self.uses.get(value, [])
-        forward_uses = [(u, bar) for u, bar in uses if self._along(maker, u)]
-        self._save(value, maker, [u for u, _ in uses if not self._along(maker, u)])
-        if maker is not None and maker.phase == "backward" and value not in self.outputs:
+        flows = self.flows
+        maker = flows.maker(value)
+        along = [(u, bar) for u, bar in flows.users(value) if _along(maker, u)]
+        self._save(value, maker, [u for u, _ in flows.users(value) if not _along(maker, u)])
+        if maker is not None and maker.phase == "backward" and value not in flows.outputs:
             # the terms of one gradient, summed where it is used, are one arrow
-            users = tuple(u.key for u, _ in forward_uses)
+            users = tuple(u.key for u, _ in along)
             twin = self.terms.setdefault((maker.key, users, str(value.type)), value)
-            if twin is not value and all(u.phase == "backward" for u, _ in forward_uses):
+            if twin is not value and all(u.phase == "backward" for u, _ in along):
                 return
         if maker is None:
             self._add_source(value)
-        elif self._skips_circle(value, maker, forward_uses):
+        elif self._skips_circle(value, maker, along):
             self.keys[value] = maker.key
         else:
             self._add_circle(value, maker)
-        self._add_edges(value, maker, forward_uses)
-
-    def _along(self, maker: Unit | None, user: Unit) -> bool:
-        """Whether the use is a flow from phase to phase, not the backward pass reading back."""
-        made = "forward" if maker is None else maker.phase
-        return made == user.phase or (made == "backward" and user.phase == "update")
+        self._add_edges(value, maker, along)
 
     def _skips_circle(self, value: Value, maker: Unit, uses: list[tuple[Unit, bool]]) -> bool:
-        item = self.items[maker.key]
+        item = self.items.get(maker.key)
+        if item is None:
+            return False
         if item.shape == "constant":
             return True
-        if item.shape == "cost" and maker.phase == "forward":
-            if value in self.outputs and value.name:
+        if item.shape == "cost" and maker.phase == "forward" and not self.place:
+            if value in self.flows.outputs and value.name:
                 lines = (*item.lines, Line(f"→ {value.name}", "note"))
                 self.items[maker.key] = replace(item, lines=lines)
             return True
-        if value in self.outputs:
-            return False
-        return all(u.phase == "update" for u, _ in uses)
+        return value not in self.flows.outputs and all(u.phase == "update" for u, _ in uses)
+
+    def _new_key(self, value: Value) -> str:
+        key = self.keys[value] = f"{self.prefix}v{len(self.keys)}"
+        return key
 
     def _add_source(self, value: Value) -> None:
-        key = self.keys[value] = f"v{len(self.keys)}"
-        op = value.node.op
-        shape = {"observed": "observed", "argument": "observed"}.get(op, "constant")
-        lines = (Line(value_name(value) or op, "plain"),)
-        tip = f"{op} {value_name(value)}: {value.type}{source_tip(value.node)}"
-        self.items[key] = Item(key, shape, lines, cluster=_panel("forward", self.units), tip=tip)
+        key, op = self._new_key(value), value.node.op
+        shape = {"observed": "observed", "argument": "computed"}.get(op, "constant")
+        name = value_name(value) or ("" if op == "argument" else op)
+        self.items[key] = Item(
+            key,
+            shape,
+            (Line(name, "plain"),) if name else (),
+            cluster=self._cluster("forward", 0, ()),
+            beside=str(value.type),
+            tip=f"{op} {value_name(value)}: {value.type}{source_tip(value.node)}",
+        )
 
     def _add_circle(self, value: Value, maker: Unit) -> None:
-        key = self.keys[value] = f"v{len(self.keys)}"
-        name = self._gradient_name(value, maker) if maker.phase == "backward" else value.name or ""
-        lines = (Line(name, "plain"),) if name else ()
+        key = self._new_key(value)
+        backward = maker.phase == "backward"
+        name = self.flows.gradient_name(value) if backward else value.name or ""
         self.items[key] = Item(
             key,
             "computed",
-            lines,
+            (Line(name, "plain"),) if name else (),
             phase=maker.phase,
-            cluster=self._circle_cluster(value, maker),
+            cluster=self._cluster(maker.phase, maker.order, self._around(value, maker)),
+            beside=str(value.type),
             tip=f"{name or 'computed'}: {value.type}{source_tip(value.node)}",
         )
 
-    def _circle_cluster(self, value: Value, maker: Unit) -> str:
-        """The innermost cluster around the maker and all users: an edge that leaves shows it."""
-        around = maker.modules
-        for unit, _ in self.uses.get(value, []):
+    def _around(self, value: Value, maker: Unit) -> tuple[str, ...]:
+        """The modules around the maker and all users: an edge that leaves a box crosses it."""
+        if value in self.flows.outputs:
+            return ()
+        common = list(maker.modules)
+        for unit, _ in self.flows.users(value):
             if unit.phase == maker.phase:
-                common = 0
-                for a, b in zip(around, unit.modules, strict=False):
-                    if a != b:
-                        break
-                    common += 1
-                around = around[:common]
-        if value in self.outputs:
-            around = ()
-        return _cluster_name(maker.phase, maker.order, around, self.units)
+                pairs = zip(common, unit.modules, strict=False)
+                same = [a == b for a, b in pairs]
+                common = common[: same.index(False) if False in same else len(same)]
+        return tuple(common)
 
-    def _gradient_name(self, value: Value, maker: Unit) -> str:
-        """∂v where the value is the cotangent of a forward value v that has a name."""
-        if value.name:
-            return value.name
-        primal = value.node.primal
-        candidates = (*primal.inputs, *primal.outputs) if primal is not None else ()
-        users = {u.base for u, _ in self.uses.get(value, []) if u.base is not None}
-        for given in candidates:
-            source = self.units.flow(given).value
-            made_by = self.units.of.get(source.node)
-            behind = origin(source)
-            if given.type == value.type and (made_by in users or behind.node.op in STATES):
-                name = cell_name(behind).rpartition(".")[2] or source.name
-                return f"∂{name}" if name else "∂"
-        return "∂"
+    # ---- edges
 
     def _add_edges(
         self, value: Value, maker: Unit | None, uses: Sequence[tuple[Unit, bool]]
     ) -> None:
         key, type = self.keys[value], str(value.type)
-        if key.startswith("v") and self.items[key].shape != "constant":
-            self.items[key] = replace(self.items[key], beside=type)
+        tail = self.exits.get(value, maker.key if maker is not None else "")
         if maker is not None and key != maker.key:
-            upwards = self.items[maker.key].upwards
-            edge = Edge(maker.key, key, type, phase=maker.phase, upwards=upwards)
-            self.edges.append(edge)
+            upwards = tail in self.items and self.items[tail].upwards
+            self.edges.append(Edge(tail, key, type, phase=maker.phase, upwards=upwards))
             type = ""
         for unit, bar in uses:
             if unit.phase == "update" and maker is not None:
-                self._join_update(key, value, maker, unit)
+                self._join_update(key, value, unit)
                 continue
-            upwards = self.items[unit.key].upwards
-            self.edges.append(
-                Edge(key, unit.key, type, phase=unit.phase, bar=bar, upwards=upwards)
-            )
-            type = ""
+            heads = self.entries.get((unit.key, value), [unit.key])
+            for head in (h for h in heads if h in self.items):
+                upwards = self.items[head].upwards
+                phase = unit.phase
+                self.edges.append(Edge(key, head, type, phase=phase, bar=bar, upwards=upwards))
+                type = ""
 
-    def _join_update(self, key: str, value: Value, maker: Unit, unit: Unit) -> None:
+    def _join_update(self, key: str, value: Value, unit: Unit) -> None:
         """One edge from a function to the optimizer, however many gradients it carries."""
-        name = self._gradient_name(value, maker)
-        for place, edge in enumerate(self.edges):
-            if (edge.tail, edge.head) == (key, unit.key):
-                names = [*edge.tip.split(", "), name]
-                self.edges[place] = Edge(
-                    key,
-                    unit.key,
-                    short_list(names, 2),
-                    phase="update",
-                    upwards=True,
-                    tip=", ".join(names),
-                )
-                return
-        self.edges.append(Edge(key, unit.key, name, phase="update", upwards=True, tip=name))
-
-    def _assign_ports(self) -> None:
-        """Several inputs of a function enter at places of their own, in the order of use."""
-        entering: dict[str, list[int]] = {}
-        for number, edge in enumerate(self.edges):
-            if edge.style == "flow" and edge.phase != "update":
-                if self.items[edge.head].shape in ("bullet", "cost", "switch"):
-                    entering.setdefault(edge.head, []).append(number)
-        ranks = self._input_ranks()
-        for key, numbers in entering.items():
-            if not 1 < len(numbers) <= _MANY_PORTS:
-                continue
-            numbers.sort(key=lambda n: self._port_order(ranks, self.edges[n]))
-            names = ("train", "eval") if self.items[key].shape == "switch" else ()
-            inputs = names if len(names) == len(numbers) else ("",) * len(numbers)
-            self.items[key] = replace(self.items[key], inputs=inputs)
-            for port, number in enumerate(numbers):
-                self.edges[number] = replace(self.edges[number], head_port=port)
-
-    def _port_order(self, ranks: Mapping[tuple[str, str], int], edge: Edge) -> tuple[bool, int]:
-        """What flows in before what is held, each in the order of use."""
-        held = self.items[edge.tail].shape in ("state", "parameter")
-        return held, ranks.get((edge.head, edge.tail), len(ranks))
-
-    def _input_ranks(self) -> dict[tuple[str, str], int]:
-        """(function, item that feeds it) -> when the function first reads it."""
-        ranks: dict[tuple[str, str], int] = {}
-        for unit in self.units.units:
-            for node in unit.nodes:
-                for given in node.inputs:
-                    tail = self.keys.get(self.units.flow(given).value)
-                    if tail is not None:
-                        ranks.setdefault((unit.key, tail), len(ranks))
-        return ranks
+        name = self.flows.gradient_name(value)
+        number = self.gradients.setdefault((key, unit.key), len(self.edges))
+        names = [*self.edges[number].tip.split(", "), name] if number < len(self.edges) else [name]
+        label = short_list(names, 2)
+        tip = ", ".join(names)
+        edge = Edge(key, unit.key, label, phase="update", upwards=True, tip=tip)
+        self.edges[number : number + 1] = [edge]
 
     def _save(self, value: Value, maker: Unit | None, users: Iterable[Unit]) -> None:
         """Remember the dashed edges along which the backward graph reads a forward value.
@@ -397,158 +297,59 @@ class _Drawing:
         From the function that it faces if that one knows the value, else from where it was made.
         """
         for unit in users:
-            if unit.phase == "update":
+            if unit.phase == "update" or value.size == 1:
                 continue
             base = unit.base
-            near = base is not None and (
-                maker is base or any(user is base for user, _ in self.uses.get(value, []))
-            )
-            tail = base.key if near and base is not None else maker.key if maker else ""
-            name = value_name(origin(value)).rpartition(".")[2] or str(value.type)
-            if tail and value.size != 1:
-                names = self.saved.setdefault((tail, unit.key), [])
-                if name not in names:
-                    names.append(name)
-
-    # ---- states
-
-    def _is_drawn(self, value: Value) -> bool:
-        return value in self._drawn_states
-
-    @property
-    def _drawn_states(self) -> dict[Value, None]:
-        """Parameters on request; else states that the model itself writes, if they are few."""
-        used = {
-            v: unit
-            for unit, held in self.implicit.items()
-            for v in held
-            if unit.phase == "forward"
-        }
-        if self.parameters:
-            return dict.fromkeys(used)
-        written = dict.fromkeys(
-            s
-            for s, new in self.updates
-            if s.node.op == "state" and self._phase_of(new) == "forward"
-        )
-        wanted = {s: None for s, new in self.updates if new in self.outputs and s in written}
-        return written if len(written) <= _FEW_STATES else wanted
-
-    def _phase_of(self, value: Value) -> str:
-        unit = self.units.of.get(value.node)
-        return unit.phase if unit is not None else "forward"
-
-    def _add_states(self) -> None:
-        users: dict[Value, list[Unit]] = {}
-        for unit, held in self.implicit.items():
-            for value in held:
-                users.setdefault(value, []).append(unit)
-        for value in self._drawn_states:
-            key = self.keys[value] = f"v{len(self.keys)}"
-            forward = [u for u in users.get(value, []) if u.phase == "forward"]
-            lines = [Line(cell_name(value).rpartition(".")[2] or value.node.op, "plain")]
-            if len(forward) > 1:
-                lines.append(Line("tied", "note"))
-            tip = f"{value.node.op} {cell_name(value)}: {value.type}{source_tip(value.node)}"
-            where = forward[0].modules if len(forward) == 1 else ()
-            cluster = _cluster_name("forward", 0, where, self.units)
-            self.items[key] = Item(
-                key, value.node.op, tuple(lines), cluster=cluster, tip=tip, beside=str(value.type)
-            )
-            label = str(value.type)
-            for unit in forward:
-                self.edges.append(Edge(key, unit.key, label))
-                label = ""
-
-    def _add_updates(self) -> None:
-        """Dotted edges back into what is written; an optimizer's only while they are few."""
-        joined: dict[tuple[str, str], list[str]] = {}
-        for state, new in self.updates:
-            tail = self.keys.get(new) or self._unit_key(new)
-            heads = [self.keys[state]] if state in self.keys else self._holders(state)
-            for head in heads:
-                if tail and head and tail != head:
-                    joined.setdefault((tail, head), []).append(cell_name(state))
-        gradients = sum(edge.phase == "update" and edge.style == "flow" for edge in self.edges)
-        if gradients > _FEW_LABELS:  # the tips still say which
-            self.edges = [replace(e, label="" if e.phase == "update" else e.label) for e in self.edges]
-        from_update = sum(self.items[tail].phase == "update" for tail, _ in joined)
-        for (tail, head), names in joined.items():
-            phase = self.items[tail].phase
-            if phase == "update" and from_update > _FEW_UPDATES:
+            knows = base is not None and (maker is base or value in self.flows.taken.get(base, {}))
+            source = base if knows else maker
+            if source is None:
                 continue
-            tip = "writes " + ", ".join(names)
-            self.edges.append(Edge(tail, head, "", "update", phase, tip=tip))
+            tail = source.key if source.key in self.items else self.anchors.get(source.key, "")
+            name = value_name(origin(value)).rpartition(".")[2] or str(value.type)
+            names = self.saved.setdefault((tail, unit.key), []) if tail else []
+            if name not in names:
+                names.append(name)
 
-    def _unit_key(self, value: Value) -> str:
-        unit = self.units.of.get(value.node)
-        return unit.key if unit is not None else ""
-
-    def _holders(self, state: Value) -> list[str]:
-        return [u.key for u, held in self.implicit.items() if state in held and u.phase == "forward"]
-
-    def _legend(self) -> tuple[str, ...]:
-        shapes = {item.shape for item in self.items.values()}
-        present = {item.phase for item in self.items.values()}
-        styles = {edge.style for edge in self.edges}
-        entries = [
-            ("observed", "observed" in shapes),
-            ("computed", "computed" in shapes),
-            ("function", "bullet" in shapes),
-            ("cost", "cost" in shapes),
-            ("state", bool(shapes & {"state", "parameter"})),
-            ("backward", "backward" in present),
-            ("optimizer", "update" in present),
-            ("saved", "saved" in styles),
-            ("update", "update" in styles),
-        ]
-        return tuple(name for name, there in entries if there)
+    def _input_ranks(self) -> dict[tuple[str, str], int]:
+        """(function, item that feeds it) -> when the function first reads it."""
+        ranks: dict[tuple[str, str], int] = {}
+        for unit in self.flows.units.units:
+            for node in unit.nodes:
+                for given in node.inputs:
+                    tail = self.keys.get(self.flows.units.flow(given).value)
+                    if tail is not None:
+                        ranks.setdefault((unit.key, tail), len(ranks))
+        return ranks
 
 
-# ---- clusters
+def _along(maker: Unit | None, user: Unit) -> bool:
+    """Whether a use is a flow from phase to phase, not the backward pass reading back."""
+    made = "forward" if maker is None else maker.phase
+    return made == user.phase or (made == "backward" and user.phase == "update")
 
 
-def _cluster_key(unit: Unit, units: Units) -> str:
-    return _cluster_name(unit.phase, unit.order, unit.modules, units)
+def _in_square(title: Line) -> tuple[Line, ...]:
+    """A long name of several words in two lines, so that its square stays small."""
+    first, underscore, rest = title.text.partition("_")
+    if len(title.text) <= _SHORT_NAME or not rest:
+        return (title,)
+    return (replace(title, text=first + underscore), replace(title, text=rest))
 
 
-def _panel(phase: str, units: Units) -> str:
-    return _cluster_name(phase, 1 if phase == "backward" else 0, (), units)
-
-
-def _cluster_name(phase: str, order: int, modules: Sequence[str], units: Units) -> str:
-    head = phase if order <= 1 else f"{phase}{order}"
-    return ":".join((head, *(units.names.get(m, m) for m in _prefixes(modules))))
-
-
-def _prefixes(modules: Sequence[str]) -> list[str]:
-    return ["/".join(modules[: k + 1]) for k in range(len(modules))]
-
-
-def _clusters(units: Units, items: Iterable[Item]) -> tuple[Cluster, ...]:
-    """A panel for each phase if there are several, and a box for each opened module."""
-    used = {item.cluster: item.phase for item in items}
-    several = len({item.partition(":")[0] for item in used}) > 1
-    found: dict[str, Cluster] = {}
-    for key, phase in used.items():
-        parts = key.split(":")
-        for length in range(1, len(parts) + 1):
-            name, last = ":".join(parts[:length]), parts[length - 1]
-            label = last.rpartition("/")[2] if several or length > 1 else ""
-            label = "" if label == "update" else label
-            parent, panel = ":".join(parts[: length - 1]), length == 1
-            tip = "" if panel else last
-            found.setdefault(name, Cluster(name, label, parent, phase, panel, tip))
-    return tuple(found[key] for key in sorted(found))
-
-
-def _unit_tip(unit: Unit, units: Units) -> str:
-    """What shows on hovering: the path, the primitives, the line."""
-    path: Mapping[str, str] = units.names
-    counts: dict[str, int] = {}
-    for node in unit.nodes:
-        name = operator_label(node)
-        counts[name] = counts.get(name, 0) + 1
-    inside = ", ".join(f"{c} {n}" if c > 1 else n for n, c in list(counts.items())[:12])
-    where = next((source_tip(n) for n in unit.nodes if n.source), "")
-    return f"{path.get(unit.path, unit.path) or 'primitive'}: {inside}{where}"
+def _legend(items: Iterable[Item], edges: Iterable[Edge]) -> tuple[str, ...]:
+    shapes = {item.shape for item in items}
+    present = {item.phase for item in items}
+    styles = {edge.style for edge in edges}
+    entries = [
+        ("observed", "observed" in shapes),
+        ("computed", "computed" in shapes),
+        ("function", "bullet" in shapes),
+        ("cost", "cost" in shapes),
+        ("state", bool(shapes & {"state", "parameter"})),
+        ("delay", "delay" in shapes),
+        ("backward", "backward" in present),
+        ("optimizer", "update" in present),
+        ("saved", "saved" in styles),
+        ("update", "update" in styles),
+    ]
+    return tuple(name for name, there in entries if there)

@@ -53,7 +53,8 @@ def dot_text(picture: Picture, *, placing: bool = False) -> str:
     many = len(picture.items) > _MANY_ITEMS
     if not placing:
         graph.attr("graph", label=_escaped(picture.title), labelloc="t", labeljust="l")
-    graph.attr("graph", fontname=FONT, newrank="true", nodesep="0.3", ranksep="0.36", bgcolor="white")
+    graph.attr("graph", fontname=FONT, bgcolor="white")
+    graph.attr("graph", newrank="true", nodesep="0.3", ranksep="0.36")
     if many:
         graph.attr("graph", splines="polyline", nslimit="2", nslimit1="2", mclimit="0.2")
     graph.attr("node", fontname=FONT, fontsize=f"{SMALL:g}", fixedsize="true", penwidth="1.2")
@@ -67,7 +68,7 @@ def dot_text(picture: Picture, *, placing: bool = False) -> str:
     for number, edge in enumerate(picture.edges):
         ends = (by_key[edge.tail], by_key[edge.head]) if placing else None
         # dot loses some edges inside a rank that leave a cluster; render draws those itself
-        if not placing or edge.style != "saved":
+        if not placing or edge.style not in ("saved", "carry"):
             _write_edge(graph, number, edge, ends, ported)
     for item in picture.items:
         if placing and item.faces:
@@ -200,11 +201,8 @@ def _anchored(edge: Edge, tail: str, head: str, source: Item, target: Item) -> t
     out, into = ("n", "s") if edge.upwards else ("s", "n")
     if source.shape in CIRCLES or source.shape in ("bullet", "cost"):
         tail = f"{tail}:{out}"
-    if edge.head_port >= 0:
-        head = f"{head}:{into}"
-    elif target.shape in CIRCLES or (
-        target.shape in ("bullet", "cost") and len(target.inputs) < 2
-    ):
+    single = target.shape in ("bullet", "cost") and len(target.inputs) < 2
+    if edge.head_port >= 0 or target.shape in CIRCLES or single:
         head = f"{head}:{into}"
     return tail, head
 
@@ -300,7 +298,7 @@ def _routes(
 
 
 def _spline(text: str, height: float) -> tuple[Point, ...]:
-    """Control points from start to end; dot gives the ends under arrow heads as ``s,`` and ``e,``."""
+    """Control points from start to end; dot gives ends under arrow heads as ``s,`` and ``e,``."""
     start: list[Point] = []
     end: list[Point] = []
     middle: list[Point] = []

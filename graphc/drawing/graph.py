@@ -167,7 +167,8 @@ class _Drawing:
             key = f"{phase}/{path}".replace(":", "_") if path else phase
             shown = self.names.get(path, path).rpartition("/")[2]
             label = shown or (phase if self.several and phase != "update" else "")
-            box = Cluster(key, label, parent, phase, panel=length == 0, tip=self.names.get(path, ""))
+            tip = self.names.get(path, "")
+            box = Cluster(key, label, parent, phase, panel=length == 0, tip=tip)
             self.clusters.setdefault(key, box)
             parent = key
         return parent
@@ -203,9 +204,7 @@ class _Drawing:
             lines = (Line(name, "plain"),) if name else ()
             place = self._box(made.phase, ())
             tip = f"output {name}: {value.type}"
-            self.items[key] = Item(
-                key, "computed", lines, phase=made.phase, cluster=place, tip=tip
-            )
+            self.items[key] = Item(key, "computed", lines, phase=made.phase, cluster=place, tip=tip)
             self.edges[maker, key, "flow"] = Edge(
                 maker, key, phase=made.phase, upwards=made.upwards, tip=tip
             )

@@ -2,7 +2,8 @@
 
 ::
 
-    argument --> [kernel: values, axes, reductions, blocks] --> (buffer: bytes, refusal) --> [kernel]
+    argument --> [kernel: values, axes, reductions, blocks]
+                         --> (buffer: bytes, refusal) --> [kernel]
 
 Buffers between kernels carry their bytes and the reason why the two kernels are not one.
 """
@@ -108,7 +109,7 @@ class _Drawing:
         self.inside = {"cell", "constant"} | ({"state"} if len(states) > _FEW_STATES else set())
         for number, place in enumerate(launches_of(self.schedule.body)):
             self._add(number, place)
-        legend = ("kernel", "buffer", "observed", "computed")
+        legend: tuple[str, ...] = ("kernel", "buffer", "observed", "computed")
         if self.schedule.states and "state" not in self.inside:
             legend = (*legend, "state")
         kernels = f"{len(self.schedule.kernels)} kernels"
@@ -203,7 +204,7 @@ class _Drawing:
     def _add_source(self, buffer: Buffer) -> None:
         key = self.latest[buffer.name] = f"b{len(self.items)}"
         shape = {"state": "state", "argument": "observed"}.get(buffer.kind, "buffer")
-        lines = (Line(buffer.name, "plain"),)
+        lines: tuple[Line, ...] = (Line(buffer.name, "plain"),)
         size = f"{buffer.type} {bytes_text(buffer.type.nbytes)}"
         if shape == "buffer":
             lines = (*lines, Line(size, "note"))
@@ -229,7 +230,8 @@ class _Drawing:
             if name not in self.latest:
                 self._add_source(buffer)
             head = self.latest[name]
-            self.edges[key, head, "update"] = Edge(key, head, "", "update", phase, tip=f"writes {name}")
+            tip = f"writes {name}"
+            self.edges[key, head, "update"] = Edge(key, head, "", "update", phase, tip=tip)
             return
         head = self.latest[name] = f"b{len(self.items)}"
         shape = "computed" if buffer.kind == "output" else "buffer"

@@ -6,6 +6,7 @@ How data flows through a module is not known before it is called; draw its resul
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from graphc.drawing.naming import short_list
 from graphc.drawing.picture import Cluster, Edge, Item, Line, Picture
@@ -40,7 +41,7 @@ class _Tree:
         self.clusters.append(Cluster(key, f"{name}: {kind}" if name else kind, parent))
         ends = [self.add(child, path, key, level + 1) for path, child in children]
         if isinstance(module, Series):
-            for (_, tail), (head, _) in zip(ends, ends[1:], strict=False):
+            for (_, tail), (head, _) in pairwise(ends):
                 self.edges.append(Edge(tail, head))
         return ends[0][0], ends[-1][1]
 

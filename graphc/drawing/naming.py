@@ -21,6 +21,7 @@ __all__ = [
     "seconds_text",
     "short_list",
     "source_tip",
+    "unit_tip",
     "value_name",
 ]
 
@@ -89,7 +90,7 @@ def block_label(unit: Unit, names: Mapping[str, str]) -> list[Line]:
     prefix = "∂" * unit.order
     if not unit.path:
         return [Line(prefix + _primitive_title(unit))]
-    modules, composites = composite_of(unit.path)
+    composites = composite_of(unit.path)[1]
     segment = names.get(unit.path, unit.path).rpartition("/")[2]
     if composites:
         return [Line(prefix + _plain(segment))]
@@ -144,6 +145,17 @@ def _only_composite(unit: Unit) -> str:
     depth = owner.path.count("/") + 1
     found = {"/".join(n.block.split("/")[depth : depth + 1]) for n in owner.nodes if n.op != "read"}
     return _plain(found.pop()) if len(found) == 1 else ""
+
+
+def unit_tip(unit: Unit, names: Mapping[str, str]) -> str:
+    """What shows on hovering over a function: its path, its primitives, its line."""
+    counts: dict[str, int] = {}
+    for node in unit.nodes:
+        name = operator_label(node)
+        counts[name] = counts.get(name, 0) + 1
+    inside = ", ".join(f"{c} {n}" if c > 1 else n for n, c in list(counts.items())[:12])
+    where = next((source_tip(n) for n in unit.nodes if n.source), "")
+    return f"{names.get(unit.path, unit.path) or 'primitive'}: {inside}{where}"
 
 
 def _plain(segment: str) -> str:

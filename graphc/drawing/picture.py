@@ -9,8 +9,8 @@
 
 Shapes are LeCun's: ``observed`` a shaded circle, ``computed`` an empty one, ``bullet`` a function,
 flat where data enters, round where it leaves, ``cost`` a square; and ``state`` and ``parameter``
-(double circles), ``constant``, ``switch``, ``diamond``, ``delay``, ``box``; a kernel is a ``box``, memory between kernels a
-``buffer``.
+(double circles), ``constant``, ``switch``, ``diamond``, ``delay``, ``box`` (a kernel) and
+``buffer`` (memory between kernels).
 """
 
 from __future__ import annotations

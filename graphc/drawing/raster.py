@@ -38,7 +38,7 @@ def xdot_text(scene: Scene) -> str:
         '"' + drawing[k : k + _CHUNK].replace("\\", "\\\\").replace('"', '\\"') + '"'
         for k in range(0, len(drawing), _CHUNK)
     )
-    corner = "style=invis, shape=point, width=0.01, label=\"\""
+    corner = 'style=invis, shape=point, width=0.01, label=""'
     return (
         f'graph scene {{ graph [bb="0,0,{scene.width:.1f},{height:.1f}", pad=0, margin=0, '
         f'bgcolor="{BACKGROUND}", _background={quoted}]; '

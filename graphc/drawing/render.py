@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 from graphc.drawing.dot import Layout
-from graphc.drawing.picture import Cluster, Edge, Item, Picture
+from graphc.drawing.legend import legend
+from graphc.drawing.picture import CIRCLES, Cluster, Edge, Item, Picture
+from graphc.drawing.routes import finish
 from graphc.drawing.scene import (
     Mark,
     Moves,
@@ -15,19 +16,17 @@ from graphc.drawing.scene import (
     Scene,
     Text,
     arrow_head,
-    circle,
     line,
+    moved,
     rectangle,
 )
 from graphc.drawing.shapes import draw_item, measure
 from graphc.drawing.style import (
     BACKGROUND,
-    BODY,
     INK,
     MUTED,
     NOTE,
     PHASES,
-    SHADED,
     SMALL,
     TITLE,
     clipped,
@@ -41,13 +40,12 @@ _TITLE_HEIGHT = 30.0
 _LEGEND_HEIGHT = 30.0
 _ARROW = 7.0
 
-Points = tuple[Point, ...]
-
 
 def render(picture: Picture, layout: Layout) -> Scene:
     """The scene of a laid-out picture: panels, edges, items, labels, then title and legend."""
-    layout = _with_saved(picture, _forward_left(picture, layout))
+    layout = finish(picture, layout)
     marks: list[Mark] = []
+    shapes = {item.key: item.shape for item in picture.items}
     for cluster in _outermost_first(picture.clusters):
         marks += _draw_cluster(cluster, layout)
     for number, edge in enumerate(picture.edges):
@@ -59,19 +57,20 @@ def render(picture: Picture, layout: Layout) -> Scene:
             marks += _draw_ports(item, picture, layout)
     for number, edge in enumerate(picture.edges):
         if number in layout.edges and edge.label:
-            marks += _draw_label(edge, layout.edges[number])
-    legend = _legend(picture)
-    width = max(layout.width, _extent(legend), text_width(picture.title, TITLE, bold=True))
+            ends = shapes[edge.tail] in CIRCLES, shapes[edge.head] in CIRCLES
+            marks += _draw_label(edge, layout.edges[number], at_end=ends == (False, True))
+    symbols = legend(picture.legend)
+    width = max(layout.width, _extent(symbols), text_width(picture.title, TITLE, bold=True))
     left = _MARGIN + (width - layout.width) / 2
-    moved = [_moved(m, left, _MARGIN + _TITLE_HEIGHT) for m in marks]
-    height = layout.height + 2 * _MARGIN + _TITLE_HEIGHT + (_LEGEND_HEIGHT if legend else 0)
+    shifted = [moved(m, left, _MARGIN + _TITLE_HEIGHT) for m in marks]
+    height = layout.height + 2 * _MARGIN + _TITLE_HEIGHT + (_LEGEND_HEIGHT if symbols else 0)
     return Scene(
         width + 2 * _MARGIN,
         height,
         (
             *_title(picture),
-            *moved,
-            *(_moved(m, _MARGIN, height - _MARGIN - 4) for m in legend),
+            *shifted,
+            *(moved(m, _MARGIN, height - _MARGIN - 4) for m in symbols),
         ),
         picture.title,
     )
@@ -86,77 +85,6 @@ def _title(picture: Picture) -> list[Mark]:
         x = _MARGIN + text_width(picture.title, TITLE, bold=True) + 12
         marks.append(Text((x, baseline), picture.note, SMALL, MUTED, "start"))
     return marks
-
-
-def _forward_left(picture: Picture, layout: Layout) -> Layout:
-    """Mirror the layout where dot put the backward graph to the left of the forward one."""
-    middles = {
-        phase: [layout.items[i.key][0] for i in picture.items if i.phase == phase]
-        for phase in ("forward", "backward")
-    }
-    if not all(middles.values()):
-        return layout
-    forward, backward = (sum(xs) / len(xs) for xs in middles.values())
-    if forward <= backward:
-        return layout
-    width = layout.width
-
-    def flip(p: Point) -> Point:
-        return (width - p[0], p[1])
-
-    return Layout(
-        width,
-        layout.height,
-        {k: flip(p) for k, p in layout.items.items()},
-        {k: tuple(map(flip, ps)) for k, ps in layout.edges.items()},
-        {k: (width - r, t, width - x, b) for k, (x, t, r, b) in layout.clusters.items()},
-    )
-
-
-def _with_saved(picture: Picture, layout: Layout) -> Layout:
-    """The layout with routes for the dashed edges: straight across where both ends face."""
-    sizes = {item.key: measure(item) for item in picture.items}
-    edges = dict(layout.edges)
-    for number, edge in enumerate(picture.edges):
-        if edge.style == "saved" and {edge.tail, edge.head} <= layout.items.keys():
-            edges[number] = _across(edge, layout, sizes)
-    return replace(layout, edges=edges)
-
-
-def _across(edge: Edge, layout: Layout, sizes: Mapping[str, tuple[float, float]]) -> Points:
-    (x0, y0), (x1, y1) = layout.items[edge.tail], layout.items[edge.head]
-    side = 1.0 if x1 >= x0 else -1.0
-    half0, half1 = (sizes[key][1] / 2 for key in (edge.tail, edge.head))
-    start, end = x0 + side * sizes[edge.tail][0] / 2, x1 - side * sizes[edge.head][0] / 2
-    low, high = max(y0 - half0, y1 - half1) + 6, min(y0 + half0, y1 + half1) - 6
-    others = [
-        (x, y, *sizes[key])
-        for key, (x, y) in layout.items.items()
-        if key not in (edge.tail, edge.head)
-    ]
-    middle = (low + high) / 2
-    if low <= high:
-        for y in (middle, low, high):
-            if not _blocked(y, min(start, end), max(start, end), others):
-                return _straight((start, y), (end, y))
-    reach = max(abs(end - start) * 0.4, 30.0) * side
-    bend0, bend1 = (start + reach, y0 - half0 * 0.5), (end - reach, y1 - half1 * 0.5)
-    return ((start, y0 - half0 * 0.5), bend0, bend1, (end, y1 - half1 * 0.5))
-
-
-def _blocked(
-    y: float, left: float, right: float, others: Iterable[tuple[float, float, float, float]]
-) -> bool:
-    return any(
-        abs(y - cy) < height / 2 + 2 and left < cx + width / 2 and cx - width / 2 < right
-        for cx, cy, width, height in others
-    )
-
-
-def _straight(start: Point, end: Point) -> Points:
-    (x0, y0), (x1, y1) = start, end
-    third = ((2 * x0 + x1) / 3, (2 * y0 + y1) / 3)
-    return (start, third, ((x0 + 2 * x1) / 3, (y0 + 2 * y1) / 3), end)
 
 
 def _outermost_first(clusters: Sequence[Cluster]) -> list[Cluster]:
@@ -257,30 +185,36 @@ def _bar(points: Sequence[Point]) -> Mark:
     )
 
 
-def _draw_label(edge: Edge, points: Sequence[Point]) -> list[Mark]:
-    """Beside the middle of a short edge, near the start of a long one; on a dashed line."""
+def _draw_label(edge: Edge, points: Sequence[Point], *, at_end: bool) -> list[Mark]:
+    """Beside the middle of a straight edge, near the circle of a bent one; on a dashed line."""
     tip = edge.tip or edge.label
     colour = MUTED if edge.phase == "forward" else PHASES[edge.phase].line
     if edge.style == "saved" or edge.phase == "update":
         (x, y), _ = _middle(points)
         span = abs(points[-1][0] - points[0][0]) - 24 if edge.style == "saved" else 200.0
-        shown = clipped(edge.label, NOTE, max(span, 16.0))
+        shown = edge.label
+        if text_width(shown, NOTE) > span and ", " in shown:
+            shown = f"{edge.tip.count(', ') + 1} tensors"
+        shown = clipped(shown, NOTE, max(span, 16.0))
         width = text_width(shown, NOTE)
         paper = rectangle(
             x - width / 2 - 2, y - 6, width + 4, 11, line="", fill=BACKGROUND, radius=2
         )
         return [paper, Text((x, y + 3), shown, NOTE, colour, "middle", tip=tip)]
-    x, y, side = _beside(points)
+    x, y, side = _beside(points, at_end)
     anchor = "start" if side > 0 else "end"
     return [Text((x + 5 * side, y + 2), edge.label, NOTE, colour, anchor, tip=tip)]
 
 
-def _beside(points: Sequence[Point]) -> tuple[float, float, float]:
+def _beside(points: Sequence[Point], at_end: bool) -> tuple[float, float, float]:
     """Where a label neither lies on its own edge nor far from it: x, y, and to which side."""
     (x0, y0), (x1, y1) = points[0], points[-1]
     down = 1.0 if y1 >= y0 else -1.0
     if abs(x1 - x0) > 14:  # a bend leaves room on the side that it turns away from
-        return x0, y0 + (9 if down > 0 else -7), -1.0 if x1 > x0 else 1.0
+        away = -1.0 if x1 > x0 else 1.0
+        if at_end:
+            return x1, y1 - (7 if down > 0 else -9), -away
+        return x0, y0 + (9 if down > 0 else -7), away
     if abs(y1 - y0) > 60:
         return x0, y0 + (20 if down > 0 else -16), 1.0
     return *_middle(points)[0], 1.0
@@ -305,76 +239,6 @@ def _draw_ports(item: Item, picture: Picture, layout: Layout) -> list[Mark]:
     return marks
 
 
-# ---- legend
-
-_LEGEND_TEXTS = {
-    "observed": "observed",
-    "computed": "computed",
-    "function": "function",
-    "cost": "cost",
-    "state": "state, parameter",
-    "saved": "saved for the backward pass",
-    "update": "update",
-    "forward": "forward",
-    "backward": "backward",
-    "optimizer": "update",
-    "kernel": "kernel",
-    "buffer": "buffer between kernels, and why it is not fused away",
-}
-
-
-def _legend(picture: Picture) -> list[Mark]:
-    marks: list[Mark] = []
-    x = 0.0
-    for name in picture.legend:
-        symbol, width = _symbol(name)
-        marks += [_moved(m, x, 0) for m in symbol]
-        text = _LEGEND_TEXTS[name]
-        marks.append(Text((x + width + 5, 3), text, NOTE, MUTED, "start"))
-        x += width + 5 + text_width(text, NOTE) + 16
-    return marks
-
-
-def _symbol(name: str) -> tuple[list[Mark], float]:
-    forward = PHASES["forward"]
-    if name in ("observed", "computed", "state"):
-        fill = SHADED if name == "observed" else BACKGROUND
-        ring = circle(5.5, 0, 5.5, line=forward.line, fill=fill)
-        inner = [circle(5.5, 0, 3.2, line=forward.line)] if name == "state" else []
-        return [ring, *inner], 11
-    if name == "function":
-        item = Item("legend", "bullet")
-        return draw_item(item, (9, 0), (18, 13)), 18
-    if name == "buffer":
-        return draw_item(Item("legend", "buffer"), (9, 0), (18, 11)), 18
-    if name in ("cost", "kernel"):
-        return [rectangle(0, -5, 10, 10, line=forward.line, fill=forward.fill)], 10
-    if name in ("saved", "update"):
-        colour, dash = (MUTED, "dashed") if name == "saved" else (INK, "dotted")
-        shaft = line([(0, 0), (16, 0)], colour=colour, dash=dash)
-        return [shaft, arrow_head((0, 0), (22, 0), colour, 6)], 22
-    phase = PHASES["update" if name == "optimizer" else name]
-    return [rectangle(0, -5, 14, 10, line=phase.line, fill=phase.fill)], 14
-
-
 def _extent(marks: Sequence[Mark]) -> float:
     texts = [m for m in marks if isinstance(m, Text)]
     return max((m.at[0] + text_width(m.text, m.size) for m in texts), default=0.0)
-
-
-def _moved(mark: Mark, dx: float, dy: float) -> Mark:
-    if isinstance(mark, Text):
-        x, y = mark.at
-        return Text(
-            (x + dx, y + dy),
-            mark.text,
-            mark.size,
-            mark.colour,
-            mark.anchor,
-            mark.bold,
-            mark.italic,
-            mark.tip,
-            mark.link,
-        )
-    moves = tuple((k, tuple((x + dx, y + dy) for x, y in ps)) for k, ps in mark.moves)
-    return Path(moves, mark.line, mark.fill, mark.width, mark.dash, mark.tip, mark.link)

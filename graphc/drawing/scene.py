@@ -4,14 +4,14 @@
 
     Scene  := width, height, marks (painted in order), title
     Mark   := Path | Text
-    Path   := moves (M point | L point | C control, control, point | Z), line, fill, width, dash, tip
+    Path   := moves (M point | L point | C control, control, point | Z), line, fill, width, dash
     Text   := lines of one anchor and size
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Union
 
 from graphc.drawing.style import INK, SMALL
@@ -26,6 +26,7 @@ __all__ = [
     "arrow_head",
     "circle",
     "line",
+    "moved",
     "polygon",
     "rectangle",
 ]
@@ -147,7 +148,12 @@ def circle(
 
 
 def line(
-    points: Sequence[Point], *, colour: str = INK, stroke: float = 1.0, dash: str = "", tip: str = ""
+    points: Sequence[Point],
+    *,
+    colour: str = INK,
+    stroke: float = 1.0,
+    dash: str = "",
+    tip: str = "",
 ) -> Path:
     """The open line through ``points``."""
     moves: Moves = (("M", (points[0],)), *(("L", (p,)) for p in points[1:]))
@@ -163,3 +169,12 @@ def arrow_head(tail: Point, tip: Point, colour: str, size: float = 7.0) -> Path:
     half = 0.36 * size
     wings = ((back[0] - half * uy, back[1] + half * ux), (back[0] + half * uy, back[1] - half * ux))
     return polygon((tip, wings[0], wings[1]), line=colour, fill=colour, stroke=0.6)
+
+
+def moved(mark: Mark, dx: float, dy: float) -> Mark:
+    """The same mark, shifted."""
+    if isinstance(mark, Text):
+        x, y = mark.at
+        return replace(mark, at=(x + dx, y + dy))
+    moves = tuple((k, tuple((x + dx, y + dy) for x, y in ps)) for k, ps in mark.moves)
+    return replace(mark, moves=moves)

@@ -141,9 +141,7 @@ def _phase(schedule: Schedule, place: Place, number: int, notes: KernelNotes) ->
     return notes.phases[number] if number < len(notes.phases) else "forward"
 
 
-def _row(
-    schedule: Schedule, place: Place, number: int, steps: _Steps, notes: KernelNotes
-) -> Row:
+def _row(schedule: Schedule, place: Place, number: int, steps: _Steps, notes: KernelNotes) -> Row:
     phase = PHASES[_phase(schedule, place, number, notes)]
     start, end = steps.span(place.step)
     work = work_of(schedule, place)

@@ -44,7 +44,7 @@ _WIDEST = 260.0
 _CIRCLE_MIN, _CIRCLE_MAX = 22.0, 62.0
 _PORT_ROW = 11.0
 #: wider names than this stand in a rectangle
-_SQUARE = 110.0
+_SQUARE = 130.0
 
 
 def measure(item: Item) -> tuple[float, float]:
@@ -57,7 +57,8 @@ def measure(item: Item) -> tuple[float, float]:
     height = sum(_STYLES[line.style][0] * _LEADING for line in item.lines)
     if item.shape in CIRCLES:
         rings = 7.0 if item.shape in ("state", "parameter") else 0.0
-        size = min(max(width + 10.0 + rings, height + 8.0 + rings, _CIRCLE_MIN + rings), _CIRCLE_MAX)
+        needed = max(width + 10.0, height + 8.0, _CIRCLE_MIN) + rings
+        size = min(needed, _CIRCLE_MAX)
         return round(size, 1), round(size, 1)
     ports = max(_ports_width(item.inputs), _ports_width(item.outputs))
     width = max(min(width, _WIDEST), ports) + 18.0
@@ -100,7 +101,7 @@ def room(item: Item) -> tuple[float, float]:
 
 def _nose(width: float, height: float) -> float:
     """How far the round side of a bullet reaches out."""
-    return min(width / 2, max(9.0, 0.34 * height))
+    return min(width / 2, 24.0, max(9.0, 0.34 * height, 0.1 * width))
 
 
 def draw_item(item: Item, at: Point, size: tuple[float, float]) -> list[Mark]:

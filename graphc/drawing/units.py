@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from graphc.graph import SOURCES, Graph, Node, Value, ancestors, composite_of
 
 __all__ = [
+    "STRUCTURED",
     "Flow",
     "Unit",
     "Units",
@@ -33,7 +34,9 @@ __all__ = [
 _TRANSPARENT = frozenset({"read", "mark", "attach", "stop_gradient", "broadcast", "cast"})
 #: sources of plain numbers, which a diagram leaves out
 _NUMBERS = frozenset({"full", "size", "iota", "constant"})
-_SUFFIX = "#"
+#: nodes with bodies, and nodes that only arrange what a state holds
+STRUCTURED = frozenset({"loop", "while", "cond"})
+_ARRANGE = frozenset({"read", "permute", "reshape", "broadcast", "cast", "flip", "slice"})
 
 
 @dataclass(eq=False)
@@ -179,8 +182,9 @@ def _pull_into_update(nodes: Sequence[Node], found: dict[Node, str]) -> None:
 class _Modules:
     """Which modules are opened at a depth. ``None`` opens all that have modules inside."""
 
-    def __init__(self, nodes: Iterable[Node], depth: int | None) -> None:
+    def __init__(self, nodes: Iterable[Node], depth: int | None, within: str) -> None:
         self.depth = depth
+        self.within = tuple(within.split("/")) if within else ()
         paths = {composite_of(n.block)[0] for n in nodes if n.block}
         prefixes = {tuple(p.split("/")[:k]) for p in paths for k in range(1, p.count("/") + 2)}
         self.parents = {prefix[:-1] for prefix in prefixes}
@@ -194,29 +198,43 @@ class _Modules:
         """The opened modules around a node, and the block that its function is ("": none)."""
         modules, composites = composite_of(node.block)
         segments = tuple(modules.split("/")) if modules else ()
-        for length in range(1, len(segments) + 1):
+        start = len(self.within) if segments[: len(self.within)] == self.within else 0
+        for length in range(start + 1, len(segments) + 1):
             if not self.opened(segments[:length]):
-                return segments[: length - 1], "/".join(segments[:length])
-        if composites:
-            return segments, "/".join((*segments, composites.partition("/")[0]))
-        return segments, ""
+                return segments[start : length - 1], "/".join(segments[:length])
+        if composites and node.block != "/".join(self.within):
+            return segments[start:], "/".join((*segments, composites.partition("/")[0]))
+        return segments[start:], ""
 
 
 def assign_units(
-    graph: Graph, nodes: Sequence[Node], standing: Mapping[Node, Node], depth: int | None
+    graph: Graph,
+    nodes: Sequence[Node],
+    standing: Mapping[Node, Node],
+    depth: int | None,
+    *,
+    within: str = "",
+    aliases: Mapping[Value, Value] | None = None,
 ) -> Units:
-    """Group ``nodes`` (in program order) into the functions of a diagram. ``standing``: see
-    ``with_primals``.
+    """Group ``nodes`` (in program order) into the functions of a diagram.
+
+    ``standing``: see ``with_primals``. Of a loop's body, ``within`` is the block of the loop and
+    ``aliases`` are the outside values that its arguments stand for.
     """
-    modules = _Modules((n for n in nodes if n.primal is None), depth)
+    flows = {value: Flow(outside) for value, outside in (aliases or {}).items()}
+    arranged = _arranged_for_bodies(nodes)
+    modules = _Modules((n for n in nodes if n.primal is None and n not in arranged), depth, within)
     phase = phases(nodes, graph.outputs)
     names = block_names(graph, nodes)
     made: dict[tuple[object, ...], Unit] = {}
     of: dict[Node, Unit] = {}
-    flows: dict[Value, Flow] = {}
     hidden: set[Value] = set()
     for node in nodes:
         if phase[node] == "backward" or (node.op in SOURCES and node.op != "constant"):
+            continue
+        if node in arranged:
+            source = node.inputs[0]
+            flows[node.outputs[0]] = flows.get(source, Flow(source))
             continue
         around, path = modules.place(node)
         if phase[node] == "update":
@@ -246,6 +264,27 @@ def block_names(graph: Graph, nodes: Sequence[Node]) -> dict[str, str]:
             slash = "/" if before[0] else ""
             before = (before[0] + slash + segment, before[1] + slash + shown)
             found[before[0]] = before[1]
+    return found
+
+
+def _arranged_for_bodies(nodes: Sequence[Node]) -> set[Node]:
+    """What only prepares states for the bodies of loops (a transposed weight): part of the body in
+    the eyes of a person.
+    """
+    for_bodies: set[Node] = set()
+    users: dict[Node, list[Node]] = {}
+    for node in reversed(nodes):
+        uses = [u for u in users.get(node, []) if u.primal is None]
+        arranges = node.op in _ARRANGE and uses and node.primal is None
+        if arranges and all(u.op in STRUCTURED or u in for_bodies for u in uses):
+            for_bodies.add(node)
+        for value in node.inputs:
+            users.setdefault(value.node, []).append(node)
+    found: set[Node] = set()
+    for node in nodes:
+        source = node.inputs[0].node if node.inputs else node
+        if node in for_bodies and (source.op in ("parameter", "state") or source in found):
+            found.add(node)
     return found
 
 
