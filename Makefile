@@ -3,6 +3,8 @@
 PYTHON ?= python3
 TORCH ?= 1
 BENCH ?=
+# percent of lines and branches that must be run; without PyTorch fewer are
+COVERAGE ?= $(if $(filter 1,$(TORCH)),80,70)
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -31,7 +33,8 @@ imports: .venv/test.stamp
 # the package's doctests are found through the links graphc/ops and graphc/backends
 tests: .venv/test.stamp
 	@echo "== pytest, doctests, examples"
-	@$(BIN)/python -m pytest -q --doctest-modules graphc tests --cov --cov-report=term --durations=15
+	@$(BIN)/python -m pytest -q --doctest-modules graphc tests --cov --cov-report=term \
+		--cov-fail-under=$(COVERAGE) --durations=15
 
 bench: .venv/test.stamp .venv/torch.stamp
 	$(BIN)/python -m benchmarks $(BENCH)

@@ -196,10 +196,10 @@ def run_command(
     outputs = executable(*arguments)
     first = time.perf_counter() - start
     _print_outputs(outputs)
-    click.echo(f"first call {first * 1e3:.3g} ms, compilation included")
+    click.echo(f"first call {_duration(first)}, compilation included")
     if repeat > 0:
         times = [_timed(executable, arguments) for _ in range(repeat)]
-        click.echo(f"median of {repeat} more: {float(np.median(times)) * 1e3:.4g} ms")
+        click.echo(f"median of {repeat} more: {_duration(float(np.median(times)))}")
 
 
 def _arguments(
@@ -302,6 +302,15 @@ def _print_outputs(outputs: Any) -> None:
         label = f"{path or 'output'}: {array.dtype}{list(array.shape)}"
         text = np.array2string(array, threshold=24, edgeitems=3, precision=5)
         click.echo(f"{label}\n{text}" if array.ndim else f"{label} {text}")
+
+
+def _duration(seconds: float) -> str:
+    """Three digits in a unit that fits.
+
+    >>> _duration(0.25), _duration(4.4e-6)
+    ('250 ms', '4.4 us')
+    """
+    return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.3g} us"
 
 
 def _timed(executable: Executable, arguments: Iterable[Any]) -> float:
