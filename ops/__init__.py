@@ -9,8 +9,11 @@ if __name__ != "graphc.ops":
 
 from graphc.ops import (
     arithmetic,
+    branch,
     contract,
     creation,
+    cut,
+    dynamic,
     elementwise,
     index,
     indexing,
@@ -20,6 +23,7 @@ from graphc.ops import (
     random,
     reduce,
     reductions,
+    selection,
     shape,
     source,
 )
@@ -29,9 +33,13 @@ from graphc.ops.indexing import *
 from graphc.ops.movement import *
 from graphc.ops.products import *
 from graphc.ops.reductions import *
+from graphc.ops.selection import *
 
 #: modules that register primitive ops
-PRIMITIVES = (contract, elementwise, index, loop, random, reduce, shape, source)
+PRIMITIVES = (
+    *(branch, contract, cut, dynamic, elementwise),
+    *(index, loop, random, reduce, shape, source),
+)
 
 __all__ = [
     *arithmetic.__all__,
@@ -40,4 +48,5 @@ __all__ = [
     *movement.__all__,
     *products.__all__,
     *reductions.__all__,
+    *selection.__all__,
 ]

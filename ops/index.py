@@ -46,7 +46,7 @@ def _check_range(name: str, indices: Array, extent: int) -> None:
         raise RuntimeCheckError(f"{name}: index {indices[bad].flat[0]} is outside 0..{extent - 1}")
 
 
-def _checked_index(ctx: LowerContext, term: Term, extent: Extent, name: str) -> Term:
+def checked_index(ctx: LowerContext, term: Term, extent: Extent, name: str) -> Term:
     """``term`` as int64, with a check that it lies in 0..extent-1."""
     place = build.cast(term, int64)
     low = build.apply(">=", place, build.const(0))
@@ -135,7 +135,7 @@ def _gather_lower(ctx: LowerContext, node: Node, inputs: Inputs, index: Index) -
     before, along, after = _split_places(node, index)
     term = inputs[1]((*before[: node.attrs["batch_dims"]], *along))
     extent = node.inputs[0].shape[node.attrs["axis"]]
-    place = _checked_index(ctx, term, extent, "gather")
+    place = checked_index(ctx, term, extent, "gather")
     return inputs[0]((*before, place, *after))
 
 
@@ -291,7 +291,7 @@ def _scatter_lower(ctx: LowerContext, node: Node, inputs: Inputs, index: Index) 
     fresh = [ctx.axis(extent, "e") for extent in inner]
     over = [a.axis for a in fresh if isinstance(a, AxisIndex)]
     term = inputs[1]((*index[:batch], *fresh))
-    mine = build.apply("==", _checked_index(ctx, term, x.shape[axis], "scatter"), index[axis])
+    mine = build.apply("==", checked_index(ctx, term, x.shape[axis], "scatter"), index[axis])
     at = (*index[:axis], *fresh, *index[axis + 1 :])
     old = inputs[0](index)
     if not over:
@@ -358,202 +358,6 @@ register(
                 {**_AT, "mode": "mul"},
                 ShapeError,
                 "no mode",
-            ),
-        ),
-    )
-)
-
-
-# ---- dynamic_slice, dynamic_update
-
-
-def _check_starts(name: str, starts: Types, rank: int) -> None:
-    if len(starts) != rank:
-        raise ShapeError(f"{who(name)}: {rank} axes need {rank} starts, got {len(starts)}")
-    for start in starts:
-        if start.shape or not start.dtype.is_integer:
-            raise ShapeError(f"{who(name)}: a start must be an integer scalar, got {start}")
-
-
-def _dynamic_slice_type(types: Types, attrs: Attrs) -> Types:
-    x, shape = types[0], attrs["shape"]
-    _check_starts("dynamic_slice", types[1:], x.ndim)
-    _check_window("dynamic_slice", x, shape)
-    return (TensorType(x.dtype, shape),)
-
-
-def _check_window(name: str, x: TensorType, shape: Any) -> None:
-    fits = len(shape) == x.ndim and not any(
-        isinstance(w, int) and isinstance(e, int) and w > e
-        for w, e in zip(shape, x.shape, strict=True)
-    )
-    if not fits:
-        raise ShapeError(f"{who(name)}: a window of {list(shape)} does not fit into {x}")
-
-
-def _window(
-    starts: Sequence[Array], shape: Sequence[int], extents: Sequence[int]
-) -> tuple[slice, ...]:
-    found = []
-    for start, size, extent in zip(starts, shape, extents, strict=True):
-        first = int(start)
-        if not 0 <= first <= extent - size:
-            raise RuntimeCheckError(f"start {first} is outside 0..{extent - size}")
-        found.append(slice(first, first + size))
-    return tuple(found)
-
-
-def _dynamic_slice_reference(
-    arrays: Sequence[Array], attrs: Attrs, types: Types
-) -> Sequence[Array]:
-    return (arrays[0][_window(arrays[1:], attrs["shape"], arrays[0].shape)].copy(),)
-
-
-def _dynamic_slice_vjp(node: Node, cotangents: Cotangents, transform: Transform) -> Cotangents:
-    g, (x, *starts) = cotangents[0], node.inputs
-    if g is None:
-        return (None,) * len(node.inputs)
-    back = apply("dynamic_update", full(x.shape, 0, x.dtype), g, *starts)
-    return (back, *(None,) * len(starts))
-
-
-def _dynamic_slice_jvp(node: Node, tangents: Cotangents, transform: Transform) -> Cotangents:
-    t = tangents[0]
-    return (None if t is None else apply("dynamic_slice", t, *node.inputs[1:], **node.attrs),)
-
-
-def _starts(
-    ctx: LowerContext, node: Node, terms: Sequence[Term], window: Sequence[Extent], name: str
-) -> list[Term]:
-    """The starts as int64, checked to keep the window inside; a window as wide as its axis starts
-    at 0.
-    """
-    found = []
-    for term, size, extent in zip(terms, window, node.inputs[0].shape, strict=True):
-        room = extent - size
-        found.append(_checked_index(ctx, term, room + 1, name))
-    return found
-
-
-def _dynamic_slice_lower(ctx: LowerContext, node: Node, inputs: Inputs, index: Index) -> Term:
-    terms = [x(()) for x in inputs[1:]]
-    starts = _starts(ctx, node, terms, node.attrs["shape"], "dynamic_slice")
-    pairs = zip(starts, index, strict=True)
-    return inputs[0](tuple(_shift(s, i) for s, i in pairs))
-
-
-def _shift(start: Term, index: Term) -> Term:
-    return build.apply("+", start, index)
-
-
-_DYNAMIC = {"shape": (2, 3)}
-_STARTS = {1: np.asarray(1), 2: np.asarray(0)}
-register(
-    Op(
-        "dynamic_slice",
-        "dynamic_slice(x, *starts): the window of ``shape`` that begins at the starts, which must "
-        "keep it inside.",
-        _dynamic_slice_type,
-        _dynamic_slice_reference,
-        _dynamic_slice_vjp,
-        _dynamic_slice_jvp,
-        single(_dynamic_slice_lower),
-        (
-            Sample(
-                (tensor((4, 3)), tensor((), int64), tensor((), int64)), _DYNAMIC, arrays=_STARTS
-            ),
-            Sample((tensor(()),), {"shape": ()}),
-        ),
-        (
-            ErrorSample((tensor((4, 3)), tensor((), int64)), _DYNAMIC, ShapeError, "need 2 starts"),
-            ErrorSample((tensor((4,)), tensor(())), {"shape": (2,)}, ShapeError, "integer scalar"),
-            ErrorSample(
-                (tensor((4,)), tensor((), int64)), {"shape": (5,)}, ShapeError, "does not fit"
-            ),
-        ),
-    )
-)
-
-
-def _dynamic_update_type(types: Types, attrs: Attrs) -> Types:
-    x, value = types[:2]
-    _check_starts("dynamic_update", types[2:], x.ndim)
-    _check_window("dynamic_update", x, value.shape)
-    if x.dtype != value.dtype:
-        raise DTypeError(f"{who('dynamic_update')}: {value} into {x}: cast first")
-    return (x,)
-
-
-def _dynamic_update_reference(
-    arrays: Sequence[Array], attrs: Attrs, types: Types
-) -> Sequence[Array]:
-    x, value, *starts = arrays
-    out = x.copy()
-    out[_window(starts, value.shape, x.shape)] = value
-    return (out,)
-
-
-def _dynamic_update_vjp(node: Node, cotangents: Cotangents, transform: Transform) -> Cotangents:
-    g, (_, value, *starts) = cotangents[0], node.inputs
-    if g is None:
-        return (None,) * len(node.inputs)
-    cleared = apply("dynamic_update", g, full(value.shape, 0, g.dtype), *starts)
-    taken = apply("dynamic_slice", g, *starts, shape=value.shape)
-    return (cleared, taken, *(None,) * len(starts))
-
-
-def _dynamic_update_jvp(node: Node, tangents: Cotangents, transform: Transform) -> Cotangents:
-    x, value, *starts = node.inputs
-    tx, tv = tangents[:2]
-    if tx is None and tv is None:
-        return (None,)
-    tx = full(x.shape, 0, x.dtype) if tx is None else tx
-    tv = full(value.shape, 0, value.dtype) if tv is None else tv
-    return (apply("dynamic_update", tx, tv, *starts),)
-
-
-def _dynamic_update_lower(ctx: LowerContext, node: Node, inputs: Inputs, index: Index) -> Term:
-    value = node.inputs[1]
-    terms = [x(()) for x in inputs[2:]]
-    starts = _starts(ctx, node, terms, value.shape, "dynamic_update")
-    moved = tuple(build.apply("-", i, s) for i, s in zip(index, starts, strict=True))
-    inside: Term | None = None
-    for term, size, extent in zip(moved, value.shape, node.inputs[0].shape, strict=True):
-        if size != extent:
-            low = build.apply(">=", term, build.const(0))
-            inside = build.conjunction(inside, low, build.apply("<", term, build.size(size)))
-    whole = tuple(
-        i if size == extent else m
-        for i, m, size, extent in zip(index, moved, value.shape, node.inputs[0].shape, strict=True)
-    )
-    if inside is None:
-        return inputs[1](whole)
-    new = ctx.masked(inputs[1], whole, inside, build.const(0, value.dtype))
-    return build.apply("where", inside, new, inputs[0](index))
-
-
-register(
-    Op(
-        "dynamic_update",
-        "dynamic_update(x, value, *starts): x with ``value`` written where dynamic_slice reads.",
-        _dynamic_update_type,
-        _dynamic_update_reference,
-        _dynamic_update_vjp,
-        _dynamic_update_jvp,
-        single(_dynamic_update_lower),
-        (
-            Sample(
-                (tensor((4, 3)), tensor((2, 3)), tensor((), int64), tensor((), int64)),
-                arrays={2: np.asarray(2), 3: np.asarray(0)},
-            ),
-            Sample((tensor(()), tensor(()))),
-        ),
-        (
-            ErrorSample(
-                (tensor((4,)), tensor((5,)), tensor((), int64)), {}, ShapeError, "does not fit"
-            ),
-            ErrorSample(
-                (tensor((4,)), tensor((2,), int64), tensor((), int64)), {}, DTypeError, "cast"
             ),
         ),
     )

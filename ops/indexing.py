@@ -1,4 +1,4 @@
-"""``x[...]`` and ``x.at[...]``, take, and sums by segment.
+"""``x[...]`` and ``x.at[...]``, take, slices that start at values.
 
 Integers, slices, None and ``...`` are movement; an integer Value slices where it says at run time;
 integer arrays gather. Negative indices count from the end, as NumPy's. A boolean mask would have a
@@ -17,6 +17,7 @@ from graphc.errors import ShapeError
 from graphc.graph import Value, apply
 from graphc.op import function
 from graphc.ops.arithmetic import where
+from graphc.ops.cut import dilate
 from graphc.ops.lifting import (
     broadcast_shapes,
     broadcast_to,
@@ -26,29 +27,22 @@ from graphc.ops.lifting import (
     normalize_axis,
     who,
 )
-from graphc.ops.movement import expand_dims, flip, moveaxis, permute_dims, reshape, squeeze
-from graphc.ops.shape import dilate, product, surely_greater
+from graphc.ops.movement import flip, moveaxis, permute_dims, reshape, squeeze
+from graphc.ops.sizes import product, surely_greater
 from graphc.source import here
 from graphc.types import Extent, Size, int64
 
 __all__ = [
-    "argsort",
     "dynamic_slice",
     "dynamic_update",
     "getitem",
     "put",
-    "segment_max",
-    "segment_mean",
-    "segment_min",
-    "segment_sum",
-    "sort",
     "take",
     "take_along_axis",
-    "top_k",
 ]
 
 
-def _refuse(message: str) -> NoReturn:
+def refuse(message: str) -> NoReturn:
     raise ShapeError(message, here())
 
 
@@ -93,9 +87,9 @@ def _items(x: Value, index: object) -> list[_Item]:
     used = sum(1 for i in given if i is not None and i is not Ellipsis)
     dots = [k for k, i in enumerate(given) if i is Ellipsis]
     if len(dots) > 1:
-        _refuse(f"{who('index')}: only one ... in an index")
+        refuse(f"{who('index')}: only one ... in an index")
     if used > x.ndim:
-        _refuse(f"{who('index')}: {used} indices for {x.type}")
+        refuse(f"{who('index')}: {used} indices for {x.type}")
     fill = [slice(None)] * (x.ndim - used)
     place = dots[0] if dots else len(given)
     given = [*given[:place], *fill, *given[place + 1 :]]
@@ -115,21 +109,21 @@ def _item(x: Value, axis: int, item: object) -> _Item:
     if isinstance(item, slice):
         return _range(x, axis, item)
     if isinstance(item, (bool, np.bool_)):
-        _refuse(f"{who('index')}: a bool is no index")
+        refuse(f"{who('index')}: a bool is no index")
     if isinstance(item, (int, np.integer)):
         return _Place(_wrapped(x, axis, int(item)))
     if isinstance(item, Size):
         if surely_greater(item + 1, extent):
-            _refuse(f"{who('index')}: {item} is outside axis {axis} of {x.type}")
+            refuse(f"{who('index')}: {item} is outside axis {axis} of {x.type}")
         return _Place(item)
     value = lift_one("index", item)
     if value.dtype.kind == "b":
-        _refuse(
+        refuse(
             f"{who('index')}: a boolean mask on {x.type} would give a shape that depends on data: "
             "weight instead, (v * mask).sum() / mask.sum(), or choose with gc.ops.where(mask, v, 0)"
         )
     if not value.dtype.is_integer:
-        _refuse(f"{who('index')}: {value.type} is no index; it must be of integers")
+        refuse(f"{who('index')}: {value.type} is no index; it must be of integers")
     value = _from_start(value, extent)
     return _Place(value) if value.ndim == 0 else _Many(value)
 
@@ -139,7 +133,7 @@ def _wrapped(x: Value, axis: int, position: int) -> Extent:
     at = extent + position if position < 0 else position
     outside = surely_greater(at + 1, extent) or surely_greater(0, at)
     if outside:
-        _refuse(f"{who('index')}: {position} is outside axis {axis} of {x.type}")
+        refuse(f"{who('index')}: {position} is outside axis {axis} of {x.type}")
     return at
 
 
@@ -156,23 +150,23 @@ def _range(x: Value, axis: int, item: slice) -> _Range:
     step = 1 if item.step is None else item.step
     bounds = (item.start, item.stop)
     if not isinstance(step, int) or any(isinstance(b, Value) for b in bounds):
-        _refuse(
+        refuse(
             f"{who('index')}: a slice's bounds are ints or Dims; "
             "for a start known at run time use gc.ops.dynamic_slice(x, starts, shape)"
         )
     if step == 0:
-        _refuse(f"{who('index')}: a slice's step is not 0")
+        refuse(f"{who('index')}: a slice's step is not 0")
     if isinstance(extent, int) and all(
         b is None or isinstance(b, (int, np.integer)) for b in bounds
     ):
         return _literal_range(range(extent)[item])
     if step < 0 and bounds != (None, None):
-        _refuse(f"{who('index')}: a backward slice of a Dim takes no bounds")
+        refuse(f"{who('index')}: a backward slice of a Dim takes no bounds")
     start = _bound(item.start, extent, 0)
     stop = _bound(item.stop, extent, extent)
     if step < 0:
         if step != -1:
-            _refuse(f"{who('index')}: a backward slice of a Dim has step -1")
+            refuse(f"{who('index')}: a backward slice of a Dim has step -1")
         return _Range(start, stop, 1, True)
     return _Range(start, stop, step, False)
 
@@ -191,7 +185,7 @@ def _bound(given: Any, extent: Extent, default: Extent) -> Extent:
         return extent + int(given) if given < 0 else int(given)
     if isinstance(given, Size):
         return given
-    _refuse(f"{who('index')}: a slice's bound is an int or a Dim, got {given!r}")
+    refuse(f"{who('index')}: a slice's bound is an int or a Dim, got {given!r}")
 
 
 # ---- reading
@@ -211,7 +205,7 @@ def getitem(x: object, index: object) -> Value:
     value = _slice_at_values(value, real)
     many = [axis for axis, item in enumerate(real) if isinstance(item, _Many)]
     if many and any(isinstance(i, _NewAxis) for i in items):
-        _refuse(f"{who('index')}: None and integer arrays in one index: use expand_dims after")
+        refuse(f"{who('index')}: None and integer arrays in one index: use expand_dims after")
     if not many:
         return _finish(value, items)
     return _gather_many(value, real, many)
@@ -335,7 +329,7 @@ def take_along_axis(x: object, indices: object, axis: int = -1) -> Value:
     value, places = lift_one("take_along_axis", x), lift_one("take_along_axis", indices)
     place = normalize_axis("take_along_axis", axis, value.ndim)
     if places.ndim != value.ndim:
-        _refuse(f"{who('take_along_axis')}: {value.type} and {places.type} differ in rank")
+        refuse(f"{who('take_along_axis')}: {value.type} and {places.type} differ in rank")
     places = _from_start(places, value.shape[place])
     last = value.ndim - 1
     moved, at = moveaxis(value, place, last), moveaxis(places, place, last)
@@ -374,7 +368,7 @@ def put(x: object, index: object, new: object, *, mode: str = "set") -> Value:
     value = lift_one("at", x)
     items = _items(value, index)
     if any(isinstance(i, _NewAxis) for i in items):
-        _refuse(f"{who('at')}: None has no place in an index that is written to")
+        refuse(f"{who('at')}: None has no place in an index that is written to")
     if any(isinstance(i, _Many) for i in items):
         return _put_many(value, items, new, mode)
     if mode != "set":
@@ -407,7 +401,7 @@ def _fitting(new: object, shape: tuple[Extent, ...], like: Value) -> Value:
     """``new`` in the dtype of ``like``, broadcast to ``shape``."""
     _, patch = lift("at", full((), 0, like.dtype), new)
     if patch.dtype != like.dtype:
-        _refuse(f"{who('at')}: {patch.dtype} into {like.type}: convert with .astype")
+        refuse(f"{who('at')}: {patch.dtype} into {like.type}: convert with .astype")
     while patch.ndim > len(shape) and patch.shape[0] == 1:
         patch = squeeze(patch, 0)
     return broadcast_to(patch, shape)
@@ -434,7 +428,7 @@ def _first(item: _Item) -> object:
 def _write_strided(x: Value, items: Sequence[_Item], patch: Value) -> Value:
     """Spread the patch and a mask to x's shape, then choose."""
     if any(isinstance(_first(i), Value) for i in items):
-        _refuse(f"{who('at')}: a step and a run-time position in one index")
+        refuse(f"{who('at')}: a step and a run-time position in one index")
     spread = _spread(patch, x, items)
     mask = _spread(full(patch.shape, 1, patch.dtype), x, items)
     return where(mask != 0, spread, x)
@@ -462,7 +456,7 @@ def _put_many(x: Value, items: Sequence[_Item], new: object, mode: str) -> Value
     for axis, item in enumerate(items):
         whole = isinstance(item, _Range) and (item.start, item.step) == (0, 1)
         if axis not in many and not (whole and item.stop == x.shape[axis] and not item.flipped):  # type: ignore[union-attr]
-            _refuse(f"{who('at')}: beside index arrays only whole axes can be written")
+            refuse(f"{who('at')}: beside index arrays only whole axes can be written")
     arrays = [i.at for i in items if isinstance(i, _Many)]
     rest = [a for a in range(x.ndim) if a not in many]
     if len(many) == 1:
@@ -471,7 +465,7 @@ def _put_many(x: Value, items: Sequence[_Item], new: object, mode: str) -> Value
         target, (places,) = _merge_axes(x, many, arrays)
         axis = 0
         if rest and many[0] < rest[-1] and many[0] > 0:
-            _refuse(f"{who('at')}: several index arrays must stand first")
+            refuse(f"{who('at')}: several index arrays must stand first")
     shape = (*target.shape[:axis], *places.shape, *target.shape[axis + 1 :])
     patch = _fitting(new, shape, x)
     out = apply("scatter", target, places, patch, axis=axis, batch_dims=0, mode=mode)
@@ -480,117 +474,3 @@ def _put_many(x: Value, items: Sequence[_Item], new: object, mode: str) -> Value
     order = [*many, *rest]
     parted = reshape(out, tuple(x.shape[a] for a in order))
     return permute_dims(parted, tuple(order.index(a) for a in range(x.ndim)))
-
-
-# ---- segments
-
-
-def _segment(name: str, x: object, ids: object, count: Extent, mode: str, start: float) -> Value:
-    values, places = lift_one(name, x), lift_one(name, ids)
-    if places.ndim != 1 or values.ndim < 1:
-        _refuse(
-            f"{who(name)}: takes values [n, ...] and ids [n], got {values.type} and {places.type}"
-        )
-    if not values.dtype.is_float and start in (float("inf"), float("-inf")):
-        limits = np.iinfo(values.dtype.numpy)
-        start = limits.max if start > 0 else limits.min
-    empty = full((count, *values.shape[1:]), start, values.dtype)
-    return apply("scatter", empty, places, values, axis=0, batch_dims=0, mode=mode)
-
-
-@function
-def segment_sum(x: object, ids: object, count: Extent) -> Value:
-    """out[i] = the sum of x[j] with ids[j] == i, for i < count; 0 where there is none.
-
-    >>> segment_sum([1.0, 2.0, 3.0], [0, 2, 0], 3).shape
-    (3,)
-    """
-    return _segment("segment_sum", x, ids, count, "add", 0)
-
-
-@function
-def segment_max(x: object, ids: object, count: Extent) -> Value:
-    """out[i] = the maximum of x[j] with ids[j] == i; -inf where there is none."""
-    return _segment("segment_max", x, ids, count, "max", float("-inf"))
-
-
-@function
-def segment_min(x: object, ids: object, count: Extent) -> Value:
-    """out[i] = the minimum of x[j] with ids[j] == i; inf where there is none."""
-    return _segment("segment_min", x, ids, count, "min", float("inf"))
-
-
-@function
-def segment_mean(x: object, ids: object, count: Extent) -> Value:
-    """out[i] = the mean of x[j] with ids[j] == i; 0 where there is none."""
-    values = lift_one("segment_mean", x)
-    total = segment_sum(values, ids, count)
-    ones = full(values.shape[:1], 1, values.dtype)
-    members = segment_sum(ones, ids, count)
-    members = apply("max", members, full(members.shape, 1, members.dtype))
-    return total / expand_dims(members, tuple(range(1, total.ndim)))
-
-
-@function
-def argsort(x: object, axis: int = -1, descending: bool = False) -> Value:
-    """The indices that sort x along ``axis``; equal elements keep their order, NaN comes last.
-
-    Every element counts those before it: n * n comparisons, meant for up to some thousands.
-
-    >>> argsort([3.0, 1.0, 2.0]).shape
-    (3,)
-    """
-    value = apply("stop_gradient", lift_one("argsort", x))
-    place = normalize_axis("argsort", axis, value.ndim)
-    moved = moveaxis(value, place, -1)
-    last, extent = moved.ndim - 1, moved.shape[-1]
-    shape = (*moved.shape, extent)
-    mine = apply("broadcast", moved, shape=shape, axes=tuple(range(last + 1)))
-    other = apply("broadcast", moved, shape=shape, axes=(*range(last), last + 1))
-    position = apply("iota", shape=shape, axis=last, dtype=int64)
-    before = apply("iota", shape=shape, axis=last + 1, dtype=int64) < position
-    ahead, same = (other > mine) if descending else (other < mine), other == mine
-    if value.dtype.is_float:
-        lost, mine_lost = apply("isnan", other), apply("isnan", mine)
-        ahead, same = ahead | (mine_lost & ~lost), same | (mine_lost & lost)
-    counted = apply("cast", ahead | (same & before), dtype=int64)
-    rank = apply("reduce", counted, monoid="sum", axes=(last + 1,))
-    # the element of rank r stands at place r: the inverse of the permutation ``rank``
-    empty = full(rank.shape, 0, int64)
-    places = apply("iota", shape=rank.shape, axis=last, dtype=int64)
-    at = {"axis": last, "batch_dims": last, "mode": "set"}
-    return moveaxis(apply("scatter", empty, rank, places, **at), -1, place)
-
-
-@function
-def sort(x: object, axis: int = -1, descending: bool = False) -> Value:
-    """x sorted along ``axis``, NaN last; meant for up to some thousands (see argsort)."""
-    value = lift_one("sort", x)
-    return take_along_axis(value, argsort(value, axis, descending), axis)
-
-
-@function
-def top_k(x: object, k: int) -> tuple[Value, Value]:
-    """The k largest along the last axis, largest first, and their indices; of equals the first.
-
-    Made of k argmax: meant for small k.
-
-    >>> [v.shape for v in top_k([[1.0, 3.0, 2.0]], 2)]
-    [(1, 2), (1, 2)]
-    """
-    value = lift_one("top_k", x)
-    extent = value.shape[-1] if value.ndim else 0
-    if not isinstance(k, int) or k < 1 or surely_greater(k, extent):
-        _refuse(f"{who('top_k')}: k = {k} of {value.type}")
-    last = value.ndim - 1
-    column = apply("iota", shape=value.shape, axis=last, dtype=int64)
-    low = float("-inf") if value.dtype.is_float else int(np.iinfo(value.dtype.numpy).min)
-    left, found = apply("stop_gradient", value), []
-    for _ in range(k):
-        best = apply("reduce", left, monoid="argmax", axes=(last,))
-        best = reshape(best, (*value.shape[:-1], 1))
-        found.append(best)
-        left = where(column == best, low, left)
-    places = found[0] if k == 1 else apply("concat", *found, axis=last)
-    values = apply("gather", value, places, axis=last, batch_dims=last)
-    return values, places

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import DTypeError, GradError, ShapeError
+from graphc.errors import ShapeError
 from graphc.graph import (
     Graph,
     Node,
@@ -47,9 +47,17 @@ from graphc.op import (
     tensor,
 )
 from graphc.ops.lifting import full, who
-from graphc.types import DType, Extent, TensorType, bool_, float32, float64, int64
+from graphc.types import DType, Extent, TensorType, float32, float64, int64
 
-__all__ = ["close_body", "inline", "with_history"]
+__all__ = [
+    "argument",
+    "check_body",
+    "close_body",
+    "floats",
+    "given_or_zero",
+    "inline",
+    "with_history",
+]
 
 Types = tuple[TensorType, ...]
 Attrs = Mapping[str, Any]
@@ -59,7 +67,8 @@ _SCALAR_INDEX = TensorType(int64, ())
 # ---- bodies
 
 
-def _argument(type: TensorType, name: str | None = None) -> Value:
+def argument(type: TensorType, name: str | None = None) -> Value:
+    """A new input of a body."""
     return source_value("argument", type, name)
 
 
@@ -89,7 +98,7 @@ def close_body(
         if id(value) in given or value.node in inside or value.node in local:
             return value
         if value not in captures:
-            captures[value] = _argument(value.type, value.name)
+            captures[value] = argument(value.type, value.name)
         return captures[value]
 
     for node in nodes:
@@ -125,7 +134,8 @@ def inline(graph: Graph, arguments: Sequence[Value]) -> tuple[Value, ...]:
     return tuple(replaced.get(v, v) for v in graph.outputs)
 
 
-def _check_body(name: str, part: str, graph: object, types: Types) -> Graph:
+def check_body(name: str, part: str, graph: object, types: Types) -> Graph:
+    """``graph``, where it is a Graph that takes ``types``."""
     if not isinstance(graph, Graph):
         raise ShapeError(f"{who(name)}: {part} must be a Graph, got {type(graph).__name__}")
     wanted = tuple(v.type for v in graph.inputs)
@@ -151,7 +161,7 @@ def _loop_type(types: Types, attrs: Attrs) -> Types:
             raise ShapeError(f"{who('loop')}: {x} is scanned over {length} steps")
     slices = tuple(TensorType(x.dtype, x.shape[1:]) for x in scanned)
     inputs = (_SCALAR_INDEX, *carried, *slices, *captured)
-    body = _check_body("loop", "the body", attrs["body"], inputs)
+    body = check_body("loop", "the body", attrs["body"], inputs)
     results = tuple(v.type for v in body.outputs)
     for i, (before, after) in enumerate(zip(carried, results, strict=False)):
         if before != after:
@@ -207,7 +217,8 @@ def _history(node: Node) -> tuple[Value, ...]:
     return tuple(found)
 
 
-def _floats(values: Sequence[Value]) -> list[int]:
+def floats(values: Sequence[Value]) -> list[int]:
+    """Where the floating values stand: only they have derivatives."""
     return [i for i, v in enumerate(values) if v.dtype.is_float]
 
 
@@ -215,7 +226,8 @@ def _zero(value: Value | TensorType) -> Value:
     return full(value.shape, 0, value.dtype)
 
 
-def _given(flow: Value | None, like: Value) -> Value:
+def given_or_zero(flow: Value | None, like: Value) -> Value:
+    """A cotangent or tangent, zeros where there is none."""
     return _zero(like) if flow is None else flow
 
 
@@ -226,18 +238,18 @@ def _loop_vjp(node: Node, cotangents: Cotangents, transform: Transform) -> Cotan
     body: Graph = node.attrs["body"]
     carried, scanned, captured = (node.inputs[p] for p in _parts(node.attrs, len(node.inputs)))
     count = len(carried)
-    smooth_carries, smooth_xs = _floats(carried), _floats(scanned)
-    smooth_captures = _floats(captured)
+    smooth_carries, smooth_xs = floats(carried), floats(scanned)
+    smooth_captures = floats(captured)
     ys = node.outputs[count:]
-    used_ys = [i for i in _floats(ys) if cotangents[count + i] is not None]
+    used_ys = [i for i in floats(ys) if cotangents[count + i] is not None]
 
-    index = _argument(_SCALAR_INDEX)
-    ct_carries = [_argument(carried[i].type) for i in smooth_carries]
-    sums = [_argument(captured[i].type) for i in smooth_captures]
-    before = [_argument(v.type) for v in carried]
-    slices = [_argument(TensorType(v.dtype, v.shape[1:])) for v in scanned]
-    ct_ys = [_argument(body.outputs[count + i].type) for i in used_ys]
-    shared = [_argument(v.type) for v in captured]
+    index = argument(_SCALAR_INDEX)
+    ct_carries = [argument(carried[i].type) for i in smooth_carries]
+    sums = [argument(captured[i].type) for i in smooth_captures]
+    before = [argument(v.type) for v in carried]
+    slices = [argument(TensorType(v.dtype, v.shape[1:])) for v in scanned]
+    ct_ys = [argument(body.outputs[count + i].type) for i in used_ys]
+    shared = [argument(v.type) for v in captured]
 
     results = inline(body, (index, *before, *slices, *shared))
     outputs = [results[i] for i in smooth_carries] + [results[count + i] for i in used_ys]
@@ -250,9 +262,13 @@ def _loop_vjp(node: Node, cotangents: Cotangents, transform: Transform) -> Cotan
     arguments = (index, *ct_carries, *sums, *before, *slices, *ct_ys, *shared)
     backward, more = close_body(new, arguments)
 
-    start = [_given(cotangents[i], carried[i]) for i in smooth_carries]
+    start = [given_or_zero(cotangents[i], carried[i]) for i in smooth_carries]
     start += [_zero(captured[i]) for i in smooth_captures]
-    xs = [*_history(node), *scanned, *(_given(cotangents[count + i], ys[i]) for i in used_ys)]
+    xs = [
+        *_history(node),
+        *scanned,
+        *(given_or_zero(cotangents[count + i], ys[i]) for i in used_ys),
+    ]
     out = apply_all(
         "loop",
         *start,
@@ -282,12 +298,12 @@ def _loop_jvp(node: Node, tangents: Cotangents, transform: Transform) -> Cotange
     parts = _parts(node.attrs, len(node.inputs))
     carried, scanned, captured = (node.inputs[p] for p in parts)
     count = len(carried)
-    smooth = [_floats(v) for v in (carried, scanned, captured)]
-    index = _argument(_SCALAR_INDEX)
-    plain = [_argument(v.type) for v in body.inputs[1:]]
+    smooth = [floats(v) for v in (carried, scanned, captured)]
+    index = argument(_SCALAR_INDEX)
+    plain = [argument(v.type) for v in body.inputs[1:]]
     offsets = (0, count, count + len(scanned))
     places = [o + i for o, found in zip(offsets, smooth, strict=True) for i in found]
-    moving = [_argument(plain[i].type) for i in places]
+    moving = [argument(plain[i].type) for i in places]
     results = inline(body, (index, *plain))
     float_results = [v for v in results if v.dtype.is_float]
     flows = transform.jvp(float_results, [plain[i] for i in places], moving)
@@ -303,7 +319,7 @@ def _loop_jvp(node: Node, tangents: Cotangents, transform: Transform) -> Cotange
     t_new, t_ys = flows[: sizes[0]], flows[sizes[0] :]
     tangent_body, more = close_body([*results[:count], *t_new, *t_ys], arguments)
     starts = [
-        [_given(tangents[o + i], group[i]) for i in found]
+        [given_or_zero(tangents[o + i], group[i]) for i in found]
         for o, group, found in zip(offsets, (carried, scanned, captured), smooth, strict=True)
     ]
     out = apply_all(
@@ -330,14 +346,14 @@ def _loop_jvp(node: Node, tangents: Cotangents, transform: Transform) -> Cotange
 
 def _recurrence_body(dtype: DType = float32) -> Graph:
     """carry, x, w -> tanh(carry * w + x), carry * x."""
-    index, type = _argument(_SCALAR_INDEX), tensor((2,), dtype)
-    carry, x, w = _argument(type), _argument(type), _argument(type)
+    index, type = argument(_SCALAR_INDEX), tensor((2,), dtype)
+    carry, x, w = argument(type), argument(type), argument(type)
     new = apply("tanh", apply("+", apply("*", carry, w), x))
     return Graph((index, carry, x, w), (new, apply("*", carry, x)))
 
 
 def _counting_body() -> Graph:
-    index, carry = _argument(_SCALAR_INDEX), _argument(_SCALAR_INDEX)
+    index, carry = argument(_SCALAR_INDEX), argument(_SCALAR_INDEX)
     return Graph((index, carry), (apply("+", carry, index),))
 
 
@@ -387,202 +403,6 @@ register(
                 ShapeError,
                 "the body takes",
             ),
-        ),
-    )
-)
-
-
-# ---- while
-
-
-def _while_type(types: Types, attrs: Attrs) -> Types:
-    pred = _check_body("while", "the predicate", attrs["pred"], types)
-    body = _check_body("while", "the body", attrs["body"], types)
-    if [v.type for v in pred.outputs] != [TensorType(bool_, ())]:
-        raise DTypeError(f"{who('while')}: the predicate must be one bool[]")
-    carried = types[: attrs["carries"]]
-    results = tuple(v.type for v in body.outputs)
-    if results != carried:
-        raise ShapeError(f"{who('while')}: the body makes {list(results)} of {list(carried)}")
-    return carried
-
-
-def _while_reference(arrays: Sequence[Array], attrs: Attrs, types: Types) -> Sequence[Array]:
-    pred, body, count = attrs["pred"], attrs["body"], attrs["carries"]
-    state, captured = list(arrays[:count]), list(arrays[count:])
-    while True:
-        given = [*state, *captured]
-        (go,) = run_nodes(pred.nodes, dict(zip(pred.inputs, given, strict=True)), pred.outputs)
-        if not go:
-            return state
-        state = run_nodes(body.nodes, dict(zip(body.inputs, given, strict=True)), body.outputs)
-
-
-def _while_vjp(node: Node, cotangents: Cotangents, transform: Transform) -> Cotangents:
-    raise GradError(
-        "while_loop has no reverse derivative without a bound: give it max_steps=", node.source
-    )
-
-
-def _while_jvp(node: Node, tangents: Cotangents, transform: Transform) -> Cotangents:
-    """Values and tangents go round together; the predicate sees the values."""
-    body, pred, count = node.attrs["body"], node.attrs["pred"], node.attrs["carries"]
-    smooth = _floats(node.inputs)
-    plain = [_argument(v.type) for v in node.inputs]
-    moving = {i: _argument(node.inputs[i].type) for i in smooth}
-    results = inline(body, plain)
-    float_results = [v for v in results if v.dtype.is_float]
-    wrt = [plain[i] for i in smooth]
-    flows = transform.jvp(float_results, wrt, [moving[i] for i in smooth])
-    t_carried = [moving[i] for i in smooth if i < count]
-    t_shared = [moving[i] for i in smooth if i >= count]
-    arguments = (*plain[:count], *t_carried, *plain[count:], *t_shared)
-    new_body, more = close_body([*results, *flows], arguments)
-    padding = tuple(_argument(v.type) for v in more)
-    (go,) = inline(pred, plain)
-    new_pred = Graph((*arguments, *padding), (go,))
-    starts = {i: _given(tangents[i], node.inputs[i]) for i in smooth}
-    out = apply_all(
-        "while",
-        *node.inputs[:count],
-        *(starts[i] for i in smooth if i < count),
-        *node.inputs[count:],
-        *(starts[i] for i in smooth if i >= count),
-        *more,
-        pred=new_pred,
-        body=new_body,
-        carries=count + len(t_carried),
-    )
-    found = iter(out[count:])
-    return [next(found) if v.dtype.is_float else None for v in node.outputs]
-
-
-def _while_graphs() -> dict[str, Any]:
-    """Double x until it exceeds the limit."""
-    x, limit = _argument(tensor(())), _argument(tensor(()))
-    y, bound = _argument(tensor(())), _argument(tensor(()))
-    return {
-        "pred": Graph((x, limit), (apply("<", x, limit),)),
-        "body": Graph((y, bound), (apply("+", y, y),)),
-        "carries": 1,
-    }
-
-
-register(
-    Op(
-        "while",
-        "Iterations as long as the predicate holds.",
-        _while_type,
-        _while_reference,
-        _while_vjp,
-        _while_jvp,
-        kind="region",
-        samples=(
-            Sample(
-                (tensor(()), tensor(())),
-                _while_graphs(),
-                arrays={0: np.float32(0.75), 1: np.float32(5.0)},
-                differentiable=False,
-            ),
-        ),
-        error_samples=(
-            ErrorSample(
-                (tensor(()), tensor((1,))), _while_graphs(), ShapeError, "the predicate takes"
-            ),
-        ),
-    )
-)
-
-
-# ---- cond
-
-
-def _cond_type(types: Types, attrs: Attrs) -> Types:
-    if not types or types[0] != TensorType(bool_, ()):
-        raise DTypeError(f"{who('cond')}: the condition must be bool[], got {types[:1]}")
-    then = _check_body("cond", "the first branch", attrs["then"], types[1:])
-    otherwise = _check_body("cond", "the second branch", attrs["otherwise"], types[1:])
-    first, second = (tuple(v.type for v in g.outputs) for g in (then, otherwise))
-    if first != second:
-        raise ShapeError(f"{who('cond')}: the branches give {list(first)} and {list(second)}")
-    return first
-
-
-def _cond_reference(arrays: Sequence[Array], attrs: Attrs, types: Types) -> Sequence[Array]:
-    branch: Graph = attrs["then" if arrays[0] else "otherwise"]
-    known = dict(zip(branch.inputs, arrays[1:], strict=True))
-    return run_nodes(branch.nodes, known, branch.outputs)
-
-
-def _cond_vjp(node: Node, cotangents: Cotangents, transform: Transform) -> Cotangents:
-    condition, *arguments = node.inputs
-    smooth = _floats(arguments)
-    used = [i for i in _floats(node.outputs) if cotangents[i] is not None]
-    given = [ct for i, ct in enumerate(cotangents) if i in used and ct is not None]
-
-    def pulled(branch: Graph) -> Graph:
-        plain = [_argument(v.type) for v in arguments]
-        ct = [_argument(node.outputs[i].type) for i in used]
-        results = inline(branch, plain)
-        found = transform.vjp([results[i] for i in used], [plain[i] for i in smooth], ct)
-        return Graph((*plain, *ct), tuple(found))
-
-    out = apply_all("cond", condition, *arguments, *given, **_branches(node, pulled))
-    flows: list[Value | None] = [None] * len(node.inputs)
-    for place, value in zip(smooth, out, strict=True):
-        flows[1 + place] = value
-    return flows
-
-
-def _cond_jvp(node: Node, tangents: Cotangents, transform: Transform) -> Cotangents:
-    condition, *arguments = node.inputs
-    smooth = _floats(arguments)
-    given = [_given(tangents[1 + i], arguments[i]) for i in smooth]
-
-    def pushed(branch: Graph) -> Graph:
-        plain = [_argument(v.type) for v in arguments]
-        moving = [_argument(arguments[i].type) for i in smooth]
-        results = [v for v in inline(branch, plain) if v.dtype.is_float]
-        found = transform.jvp(results, [plain[i] for i in smooth], moving)
-        return Graph((*plain, *moving), tuple(found))
-
-    out = iter(apply_all("cond", condition, *arguments, *given, **_branches(node, pushed)))
-    return [next(out) if v.dtype.is_float else None for v in node.outputs]
-
-
-def _branches(node: Node, rule: Any) -> dict[str, Graph]:
-    return {name: rule(node.attrs[name]) for name in ("then", "otherwise")}
-
-
-def _cond_graphs(dtype: DType = float32) -> dict[str, Any]:
-    x, y = _argument(tensor((3,), dtype)), _argument(tensor((3,), dtype))
-    return {
-        "then": Graph((x,), (apply("*", x, x),)),
-        "otherwise": Graph((y,), (apply("sin", y),)),
-    }
-
-
-register(
-    Op(
-        "cond",
-        "The results of one of two branches; only that one runs.",
-        _cond_type,
-        _cond_reference,
-        _cond_vjp,
-        _cond_jvp,
-        kind="region",
-        samples=tuple(
-            Sample(
-                (tensor((), bool_), tensor((3,), dtype)),
-                _cond_graphs(dtype),
-                arrays={0: np.asarray(choice)},
-                differentiable=dtype == float64,
-            )
-            for dtype in (float32, float64)
-            for choice in (True, False)
-        ),
-        error_samples=(
-            ErrorSample((tensor(()), tensor((3,))), _cond_graphs(), DTypeError, "must be bool"),
         ),
     )
 )

@@ -21,7 +21,7 @@ from graphc.ops.lifting import (
     who,
 )
 from graphc.ops.lifting import broadcast_to as expand
-from graphc.ops.shape import exact_quotient, product
+from graphc.ops.sizes import exact_quotient, product
 from graphc.source import here
 from graphc.types import Extent, Shape, Size, bool_, int64
 

@@ -10,9 +10,9 @@ from graphc.contraction import Affine, Axes, ContractSpec, axis, constant
 from graphc.errors import ShapeError
 from graphc.graph import Value, apply
 from graphc.op import composite, function
-from graphc.ops.contract import transpose
 from graphc.ops.lifting import full, lift_one, normalize_axis, promote, who
-from graphc.ops.shape import exact_quotient
+from graphc.ops.sizes import exact_quotient
+from graphc.ops.transposition import transpose
 from graphc.source import here
 from graphc.types import Extent, int64
 

@@ -27,7 +27,8 @@ from graphc.op import (
     tensor,
 )
 from graphc.ops.lifting import full, normalize_axes, normalize_axis, who
-from graphc.ops.shape import flat_index, product
+from graphc.ops.shape import flat_index
+from graphc.ops.sizes import product
 from graphc.types import DType, Extent, Shape, TensorType, bool_, float32, int64
 
 Types = tuple[TensorType, ...]

@@ -9,7 +9,7 @@ from graphc.graph import Value, apply
 from graphc.op import composite, function
 from graphc.ops.lifting import broadcast_to, full, lift_one, normalize_axes, normalize_axis
 from graphc.ops.reduce import remove_axes
-from graphc.ops.shape import product
+from graphc.ops.sizes import product
 from graphc.types import DType, Extent, bool_, dtype_of, float32, int64
 
 __all__ = [

@@ -15,7 +15,7 @@ from graphc import autodiff, ops
 from graphc.contraction import Affine, ContractSpec, Divisible, Quotient, axis, constant
 from graphc.graph import Graph, Value, source_value
 from graphc.interpret import interpret
-from graphc.ops.contract import transpose
+from graphc.ops.transposition import transpose
 from graphc.text_parser import parse_graph
 from graphc.types import Dim, TensorType, float64
 
