@@ -97,6 +97,7 @@ register(
         _site_type,
         None,
         kind="graph",
+        samples=(Sample(()),),
     )
 )
 
