@@ -70,7 +70,8 @@ class _Plan:
     # -- costs
     def extent(self, axis: str) -> int:
         extent = self.kernel.extents[axis]
-        return extent if isinstance(extent, int) else _UNKNOWN_EXTENT
+        # an empty axis is planned as one point: its loops run zero times whatever their steps are
+        return max(1, extent) if isinstance(extent, int) else _UNKNOWN_EXTENT
 
     def points(self, axes: Iterable[str]) -> float:
         return math.prod(self.extent(a) for a in axes)
