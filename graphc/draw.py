@@ -23,7 +23,7 @@ from typing import Any
 from graphc import tree
 from graphc.autodiff import grad
 from graphc.drawing.diagram import diagram
-from graphc.drawing.dot import INSTALL_HINT, dot_text, has_dot, lay_out
+from graphc.drawing.dot import INSTALL_HINT, dot_text, has_dot
 from graphc.drawing.executable import executable_scene
 from graphc.drawing.graph import graph_picture
 from graphc.drawing.kernels import KernelNotes, kernels_picture
@@ -32,6 +32,7 @@ from graphc.drawing.notes import notes_of
 from graphc.drawing.picture import Picture
 from graphc.drawing.raster import raster
 from graphc.drawing.render import render
+from graphc.drawing.routes import place
 from graphc.drawing.scene import Scene
 from graphc.drawing.schedule import schedule_scene
 from graphc.drawing.svg import svg_text
@@ -104,7 +105,7 @@ def svg(what: Any) -> str | None:
     if not has_dot():
         return None
     picture = _picture(what, level, None, False, None)
-    return svg_text(render(picture, lay_out(picture)))
+    return svg_text(render(picture, place(picture)))
 
 
 def _level(what: Any, level: str | None) -> str:
@@ -226,7 +227,7 @@ def _write_picture(picture: Picture, target: Path, ending: str) -> Path:
         instead = target.with_suffix(".dot")
         warnings.warn(f"wrote {instead} instead of {target.name}: {INSTALL_HINT}", stacklevel=3)
         return _write(instead, dot_text(picture).encode())
-    return _write_scene(render(picture, lay_out(picture)), target, ending)
+    return _write_scene(render(picture, place(picture)), target, ending)
 
 
 def _write_scene(scene: Scene, target: Path, ending: str) -> Path:

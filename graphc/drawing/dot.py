@@ -21,7 +21,7 @@ from graphc.drawing.shapes import measure, room
 from graphc.drawing.style import FONT, INK, NOTE, PHASES, SHADED, SMALL
 from graphc.errors import BackendError
 
-__all__ = ["INSTALL_HINT", "Layout", "dot_text", "has_dot", "lay_out", "run_dot"]
+__all__ = ["INSTALL_HINT", "Layout", "dot_text", "has_dot", "is_written_back", "lay_out", "run_dot"]
 
 INSTALL_HINT = (
     "Graphviz's `dot` program is not installed: say `apt install graphviz` (Debian, Ubuntu), "
@@ -41,8 +41,11 @@ def has_dot() -> bool:
 # ---- Picture -> DOT
 
 
-def dot_text(picture: Picture, *, placing: bool = False) -> str:
-    """The picture as DOT; ``placing``: only to learn where things go, so bullets are boxes.
+def dot_text(picture: Picture, *, purpose: str = "show") -> str:
+    """The picture as DOT.
+
+    ``purpose`` "place" is only to learn where things go, so bullets are boxes and labels are left
+    out; "mirror" is the same for what will be mirrored, so ports stand from right to left.
 
     >>> text = dot_text(Picture("t", (Item("a", "observed"), Item("b", "bullet")),
     ...                         (Edge("a", "b", "f32[3]"),)))
@@ -51,6 +54,7 @@ def dot_text(picture: Picture, *, placing: bool = False) -> str:
     """
     graph = graphviz.Digraph(name=picture.title or "graphc")
     many = len(picture.items) > _MANY_ITEMS
+    placing = purpose != "show"
     if not placing:
         graph.attr("graph", label=_escaped(picture.title), labelloc="t", labeljust="l")
     graph.attr("graph", fontname=FONT, bgcolor="white")
@@ -62,18 +66,24 @@ def dot_text(picture: Picture, *, placing: bool = False) -> str:
     members: dict[str, list[Item]] = {}
     for item in picture.items:
         members.setdefault(item.cluster, []).append(item)
-    _write_cluster(graph, "", members, _by_parent(picture.clusters), placing)
+    _write_cluster(graph, "", members, _by_parent(picture.clusters), purpose)
     by_key = {item.key: item for item in picture.items}
     ported = {item.key for item in picture.items if len(item.inputs) > 1 and any(item.inputs)}
     for number, edge in enumerate(picture.edges):
         ends = (by_key[edge.tail], by_key[edge.head]) if placing else None
         # dot loses some edges inside a rank that leave a cluster; render draws those itself
-        if not placing or edge.style not in ("saved", "carry"):
+        own_way = edge.style in ("saved", "carry") or is_written_back(edge, by_key)
+        if not placing or not own_way:
             _write_edge(graph, number, edge, ends, ported)
     for item in picture.items:
         if placing and item.faces:
             _write_facing(graph, item)
     return str(graph.source)
+
+
+def is_written_back(edge: Edge, items: Mapping[str, Item]) -> bool:
+    """Whether a dotted edge goes back into a state of its own phase, a short way."""
+    return edge.style == "update" and items[edge.tail].phase == items[edge.head].phase
 
 
 def _by_parent(clusters: Sequence[Cluster]) -> Mapping[str, list[Cluster]]:
@@ -88,7 +98,7 @@ def _write_cluster(
     key: str,
     members: Mapping[str, list[Item]],
     children: Mapping[str, list[Cluster]],
-    placing: bool,
+    purpose: str,
 ) -> None:
     for child in children.get(key, ()):
         with graph.subgraph(name=f"cluster_{child.key}") as inner:
@@ -97,9 +107,9 @@ def _write_cluster(
             inner.attr(fontsize=f"{SMALL:g}", fontcolor=phase.line, color=phase.line)
             inner.attr(style="filled" if child.panel else "rounded", margin="10")
             inner.attr(fillcolor=phase.panel, penwidth="0" if child.panel else "0.8")
-            _write_cluster(inner, child.key, members, children, placing)
+            _write_cluster(inner, child.key, members, children, purpose)
     for item in members.get(key, ()):
-        _write_item(graph, item, placing)
+        _write_item(graph, item, purpose)
 
 
 _DOT_SHAPES = {
@@ -114,7 +124,8 @@ _DOT_SHAPES = {
 }
 
 
-def _write_item(graph: Any, item: Item, placing: bool) -> None:
+def _write_item(graph: Any, item: Item, purpose: str) -> None:
+    placing = purpose != "show"
     width, height = room(item) if placing else measure(item)
     phase = PHASES[item.phase]
     shape = _DOT_SHAPES.get(item.shape, "box")
@@ -126,7 +137,7 @@ def _write_item(graph: Any, item: Item, placing: bool) -> None:
     if placing:
         shape, label = "box", ""
     if len(item.inputs) > 1 and placing:
-        shape, label = "plain", _table(item, width, height)
+        shape, label = "plain", _table(item, width, height, mirrored=purpose == "mirror")
     elif len(item.inputs) > 1 and any(item.inputs):
         shape, label = "record", _record(item, label)
     fill = SHADED if item.shape == "observed" else phase.fill
@@ -155,12 +166,12 @@ def _record(item: Item, label: str) -> str:
     return "{" + "|".join(rows[::-1] if item.upwards else rows) + "}"
 
 
-def _table(item: Item, width: float, height: float) -> str:
+def _table(item: Item, width: float, height: float, *, mirrored: bool) -> str:
     """An empty table of the item's size with a cell for each port on its flat side."""
     count = len(item.inputs)
     cells = "".join(
         f'<td port="i{n}" width="{width / count:.0f}" height="8" fixedsize="true"></td>'
-        for n in range(count)
+        for n in (reversed(range(count)) if mirrored else range(count))
     )
     rest = f'<td colspan="{count}" height="{height - 8:.0f}" width="{width:.0f}"></td>'
     rows = [f"<tr>{cells}</tr>", f"<tr>{rest}</tr>"]
@@ -265,9 +276,9 @@ def run_dot(text: str, format: str, engine: str = "dot", *options: str) -> bytes
     return done.stdout
 
 
-def lay_out(picture: Picture) -> Layout:
+def lay_out(picture: Picture, purpose: str = "place") -> Layout:
     """Let ``dot`` place the items and route the edges of ``picture``."""
-    found = json.loads(run_dot(dot_text(picture, placing=True), "json0"))
+    found = json.loads(run_dot(dot_text(picture, purpose=purpose), "json0"))
     _, _, width, height = _floats(found.get("bb", "0,0,0,0"))
     objects = found.get("objects", [])
     items: dict[str, Point] = {}

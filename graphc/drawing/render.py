@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from graphc.drawing.dot import Layout
 from graphc.drawing.legend import legend
 from graphc.drawing.picture import CIRCLES, Cluster, Edge, Item, Picture
-from graphc.drawing.routes import finish
 from graphc.drawing.scene import (
     Mark,
     Moves,
@@ -43,7 +42,6 @@ _ARROW = 7.0
 
 def render(picture: Picture, layout: Layout) -> Scene:
     """The scene of a laid-out picture: panels, edges, items, labels, then title and legend."""
-    layout = finish(picture, layout)
     marks: list[Mark] = []
     shapes = {item.key: item.shape for item in picture.items}
     for cluster in _outermost_first(picture.clusters):

@@ -1,36 +1,45 @@
-"""A layout's finish: the forward graph to the left, and the routes that dot was not asked for."""
+"""Where everything goes: dot's layout with the forward graph to the left, and the routes of the
+edges that dot is not asked for.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from graphc.drawing.dot import Layout
+from graphc.drawing.dot import Layout, is_written_back, lay_out
 from graphc.drawing.picture import CIRCLES, Edge, Picture
 from graphc.drawing.scene import Point
 from graphc.drawing.shapes import measure
 
-__all__ = ["finish"]
+__all__ = ["place"]
 
 Points = tuple[Point, ...]
 
 
-def finish(picture: Picture, layout: Layout) -> Layout:
-    """The layout as it is drawn."""
-    return _touching(picture, _with_saved(picture, _forward_left(picture, layout)))
+def place(picture: Picture) -> Layout:
+    """The picture laid out as it is drawn. Needs ``dot``."""
+    layout = lay_out(picture)
+    if _backward_left(picture, layout):
+        ported = any(len(item.inputs) > 1 for item in picture.items)
+        other = lay_out(picture, "mirror") if ported else layout
+        layout = _mirrored(other if _backward_left(picture, other) else layout)
+    return _touching(picture, _with_own_routes(picture, layout))
 
 
-def _forward_left(picture: Picture, layout: Layout) -> Layout:
-    """Mirror the layout where dot put the backward graph to the left of the forward one."""
+def _backward_left(picture: Picture, layout: Layout) -> bool:
+    """Whether dot put the backward graph to the left of the forward one."""
     middles = {
         phase: [layout.items[i.key][0] for i in picture.items if i.phase == phase]
         for phase in ("forward", "backward")
     }
     if not all(middles.values()):
-        return layout
+        return False
     forward, backward = (sum(xs) / len(xs) for xs in middles.values())
-    if forward <= backward:
-        return layout
+    return backward < forward
+
+
+def _mirrored(layout: Layout) -> Layout:
     width = layout.width
 
     def flip(p: Point) -> Point:
@@ -45,22 +54,39 @@ def _forward_left(picture: Picture, layout: Layout) -> Layout:
     )
 
 
-def _with_saved(picture: Picture, layout: Layout) -> Layout:
+def _with_own_routes(picture: Picture, layout: Layout) -> Layout:
     """The layout with routes for the edges that dot was not given: dashed ones, straight across
-    where both ends face, and carries, around the right of their loop.
+    where both ends face, carries, around the right of their loop, and what is written back.
     """
     sizes = {item.key: measure(item) for item in picture.items}
+    by_key = {item.key: item for item in picture.items}
     boxes = {item.key: item.cluster for item in picture.items}
     lanes: dict[str, int] = {}
     edges = dict(layout.edges)
     for number, edge in enumerate(picture.edges):
         if edge.style == "saved" and {edge.tail, edge.head} <= layout.items.keys():
             edges[number] = _across(edge, layout, sizes)
+        elif is_written_back(edge, by_key) and {edge.tail, edge.head} <= layout.items.keys():
+            edges[number] = _back(edge, layout, sizes)
         elif edge.style == "carry" and boxes[edge.head] in layout.clusters:
             box = boxes[edge.head]
             lane = lanes[box] = lanes.get(box, 0) + 1
             edges[number] = _around(edge, layout, sizes, layout.clusters[box][2] - 2 - 4 * lane)
     return replace(layout, edges=edges)
+
+
+def _back(edge: Edge, layout: Layout, sizes: Mapping[str, tuple[float, float]]) -> Points:
+    """From a side of the maker to the same side of the state, bent outwards."""
+    (x0, y0), (x1, y1) = layout.items[edge.tail], layout.items[edge.head]
+    side = 1.0 if x1 > x0 else -1.0
+    start = (x0 + side * sizes[edge.tail][0] / 2, y0)
+    radius = sizes[edge.head][0] / 2
+    if abs(x1 - x0) < sizes[edge.tail][0]:  # above: around its own side
+        end = (x1 + side * radius, y1)
+        bend = max(start[0] * side, end[0] * side) * side + side * 26
+        return (start, (bend, y0), (bend, y1), end)
+    end = (x1, y1 + (radius if y0 > y1 else -radius))
+    return (start, ((start[0] + x1) / 2, y0), (x1, (y0 + y1) / 2), end)
 
 
 def _around(

@@ -23,7 +23,7 @@ def held_names(flows: Flows, unit_states: Mapping[Value, None]) -> list[str]:
     for value in unit_states:
         if value not in flows.drawn_states:
             name = cell_name(value).rpartition(".")[2] or value.node.op
-            tied = len(flows.holders.get(value, [])) > 1
+            tied = value.node.op == "parameter" and len(flows.holders.get(value, [])) > 1
             names.append(f"{name} (tied)" if tied else name)
     return names
 
@@ -38,7 +38,7 @@ def add_states(
         key = keys[value] = f"s{len(keys)}"
         users = flows.holders.get(value, [])
         lines = [Line(cell_name(value).rpartition(".")[2] or value.node.op, "plain")]
-        if len(users) > 1:
+        if len(users) > 1 and value.node.op == "parameter":
             lines.append(Line("tied", "note"))
         where = users[0].modules if len(users) == 1 else ()
         label = str(value.type)
