@@ -203,7 +203,7 @@ class _Run:
         monoid = MONOIDS[term.monoid]
         args = tuple(self.spread(self.of(a), term.over) for a in term.args)
         valid = None if term.where is None else self.spread(self.of(term.where), term.over)
-        tile = _NumpyTile(tuple(self.position[a] for a in term.over), valid)
+        tile = NumpyTile(tuple(self.position[a] for a in term.over), valid)
         dtypes = result_dtypes(term.monoid, term.args, term.merge)
         identity = monoid.identity(dtypes)
         if term.merge:
@@ -243,7 +243,7 @@ class _Run:
         args = [self.spread(self.of(a), (term.over,)) for a in term.args]
         dtypes = result_dtypes(term.monoid, term.args, False)
         state = self.start(monoid.identity(dtypes), dtypes)
-        tile = _NumpyTile((n,), None)
+        tile = NumpyTile((n,), None)
         rows: list[States] = []
         order = range(self.extents[n])
         for p in reversed(order) if term.reverse else order:
@@ -281,7 +281,7 @@ class _Run:
         return list(zip(self.kernel.axes, self.extents, strict=True))
 
 
-class _NumpyTile:
+class NumpyTile:
     """The tile operations of monoids on NumPy arrays; ``valid`` None means no element is masked."""
 
     def __init__(self, axes: tuple[int, ...], valid: Array | None) -> None:

@@ -38,6 +38,7 @@ _DOUBTFUL = 2**62  # bounds beyond this come from data of unknown size
 _MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 _NEGATED = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}
 _DEEPEST_FACTS, _DEEPEST_CASES = 3, 6
+_MOST_STEPS = 2000  # of one goal: what is not proved by then is not proved
 
 
 def alternatives(pred: Term, truth: bool) -> list[list[Literal]]:
@@ -70,6 +71,7 @@ class Context:
     def __init__(self, kernel: Kernel, literals: Sequence[Literal]) -> None:
         self.kernel = kernel
         self.literals = list(literals)
+        self.steps = 0
         self.atoms: dict[Hashable, Term] = {}
         self.quotients: dict[Hashable, tuple[Linear, Extent]] = {}
         self.remainders: dict[Hashable, tuple[Linear, Extent, Hashable]] = {}
@@ -148,6 +150,7 @@ class Context:
         return self._prove(goal, self.facts, _DEEPEST_CASES)
 
     def _prove(self, goal: Linear, facts: Sequence[Linear], cases: int) -> bool:
+        self.steps = 0
         if self._follows(goal, 1, [*facts, *self._quotient_facts(goal)], _DEEPEST_FACTS):
             return True
         return cases > 0 and self._by_cases(goal, cases)
@@ -156,7 +159,8 @@ class Context:
         """Whether ``goal``, which is at most ``scale`` times an integer, shows that to be >= 0."""
         if at_least_zero(self.interval(goal)[0] + (scale - 1)):
             return True
-        if depth == 0:
+        self.steps += 1
+        if depth == 0 or self.steps > _MOST_STEPS:
             return False
         for n, fact in enumerate(facts):
             rest = [*facts[:n], *facts[n + 1 :]]

@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from graphc.errors import DTypeError
 from graphc.kernel import references as ref
@@ -170,7 +170,7 @@ def _same_kind(default: DType, dtype: DType) -> bool:
     return (default.kind == dtype.kind) or (default.is_integer and dtype.is_integer)
 
 
-def evaluate(name: str, *arrays: Array) -> Array:
+def evaluate(name: str, *arrays: ArrayLike) -> Array:
     """``name`` applied to NumPy arrays or scalars, in their dtypes, with NumPy's broadcasting.
 
     >>> evaluate("//", np.int64(-7), np.int64(2)).item()

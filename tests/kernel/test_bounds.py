@@ -240,52 +240,62 @@ _DATA = np.array([0, 5, -3, 2, 2**62, -(2**63)], np.int64)
 _AXES = [("i", 6), ("j", 4)]
 
 
-def _terms() -> st.SearchStrategy[Term]:
-    i, j = build.axis("i"), build.axis("j")
-    leaf = st.one_of(
-        st.sampled_from([i, j, build.load(_T, (i,))]), st.integers(-7, 9).map(build.const)
-    )
-
-    def grow(inner: st.SearchStrategy[Term]) -> st.SearchStrategy[Term]:
-        pairs = st.tuples(st.sampled_from(["+", "-", "*", "max", "min"]), inner, inner)
-        divided = st.tuples(st.sampled_from(["//", "%"]), inner, st.integers(1, 6))
-        chosen = st.tuples(_preds(inner), inner, inner)
-        return st.one_of(
-            pairs.map(lambda p: build.apply(*p)),
-            divided.map(lambda p: build.apply(*p)),
-            inner.map(lambda t: build.apply("abs", t)),
-            chosen.map(lambda p: build.apply("where", *p)),
-        )
-
-    return st.recursive(leaf, grow, max_leaves=6)
+def _index(rng: np.random.Generator, depth: int) -> Term:
+    i = build.axis("i")
+    kind = rng.integers(0, 10) if depth else rng.integers(0, 4)
+    if kind < 4:
+        leaves = [i, build.axis("j"), build.load(_T, (i,)), build.const(int(rng.integers(-7, 10)))]
+        return leaves[kind]
+    a = _index(rng, depth - 1)
+    if kind < 7:
+        op = str(rng.choice(["+", "-", "*", "max", "min"]))
+        return build.apply(op, a, _index(rng, depth - 1))
+    if kind == 7:
+        return build.apply(str(rng.choice(["//", "%"])), a, int(rng.integers(1, 7)))
+    if kind == 8:
+        return build.apply("abs", a)
+    return build.apply("where", _pred(rng, 1, depth - 1), a, _index(rng, depth - 1))
 
 
-def _preds(inner: st.SearchStrategy[Term]) -> st.SearchStrategy[Term]:
-    compared = st.tuples(st.sampled_from(["<", "<=", ">", ">=", "==", "!="]), inner, inner)
-    single = compared.map(lambda p: build.apply(*p))
-    return st.recursive(
-        single,
-        lambda p: st.one_of(
-            st.tuples(st.sampled_from(["and", "or"]), p, p).map(lambda x: build.apply(*x)),
-            p.map(lambda t: build.apply("not", t)),
-        ),
-        max_leaves=3,
-    )
+def _pred(rng: np.random.Generator, joins: int, depth: int) -> Term:
+    kind = rng.integers(0, 5) if joins else 0
+    if kind in (1, 2):
+        op = ("and", "or")[kind - 1]
+        return build.apply(op, _pred(rng, joins - 1, depth), _pred(rng, joins - 1, depth))
+    if kind == 3:
+        return build.apply("not", _pred(rng, joins - 1, depth))
+    op = str(rng.choice(["<", "<=", ">", ">=", "==", "!="]))
+    return build.apply(op, _index(rng, depth), _index(rng, max(depth - 1, 0)))
 
 
-@settings(max_examples=400, deadline=None)
-@given(_terms(), _preds(_terms()), st.integers(1, 30))
-def test_what_is_proved_is_inside(index: Term, pred: Term, extent: int) -> None:
-    x = KernelTensor("x", TensorType(float32, (extent,)))
-    y, z = (KernelTensor(n, TensorType(int64, (6, 4))) for n in ("y", "z"))
-    at = (build.axis("i"), build.axis("j"))
-    stores = [build.store(y, at, index), build.store(z, at, build.cast(pred, int64))]
-    kernel = build.kernel("random", _AXES, [_T, x], [y, z], stores)
-    values = interpret(kernel, {"t": _DATA, "x": np.zeros(extent, np.float32)})
-    kept = values["y"][values["z"] != 0]
-    if not unproved(kernel, "x", [index], pred):
-        assert ((kept >= 0) & (kept < extent)).all()
-    low, high = interval(kernel, index, pred)
-    if kept.size:
-        assert numeric_bounds(low)[0] <= kept.min()
-        assert kept.max() <= numeric_bounds(high)[1]
+def _facts_about(rng: np.random.Generator, index: Term) -> Term:
+    """A predicate that often says something about the index."""
+    pred = _pred(rng, 2, 2)
+    low = build.apply("<=", int(rng.integers(-2, 4)), index)
+    high = build.apply("<", index, int(rng.integers(1, 30)))
+    about = [pred, build.apply("and", low, high), build.apply("and", pred, high)]
+    return about[rng.integers(0, 3)]
+
+
+@pytest.mark.parametrize("first_seed", range(0, 1000, 250))
+def test_what_is_proved_is_inside(first_seed: int) -> None:
+    proofs = 0
+    for seed in range(first_seed, first_seed + 250):
+        rng = np.random.default_rng(seed)
+        index = _index(rng, 3)
+        pred, extent = _facts_about(rng, index), int(rng.integers(1, 30))
+        x = KernelTensor("x", TensorType(float32, (extent,)))
+        y, z = (KernelTensor(n, TensorType(int64, (6, 4))) for n in ("y", "z"))
+        at = (build.axis("i"), build.axis("j"))
+        stores = [build.store(y, at, index), build.store(z, at, build.cast(pred, int64))]
+        kernel = build.kernel("random", _AXES, [_T, x], [y, z], stores)
+        values = interpret(kernel, {"t": _DATA, "x": np.zeros(extent, np.float32)})
+        kept = values["y"][values["z"] != 0]
+        if not unproved(kernel, "x", [index], pred):
+            proofs += 1
+            assert ((kept >= 0) & (kept < extent)).all(), f"seed {seed}"
+        low, high = interval(kernel, index, pred)
+        if kept.size:
+            assert numeric_bounds(low)[0] <= kept.min(), f"seed {seed}"
+            assert kept.max() <= numeric_bounds(high)[1], f"seed {seed}"
+    assert proofs > 30
