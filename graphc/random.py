@@ -23,7 +23,7 @@ from graphc.control import loop_indices
 from graphc.dsl import StateValue, attach_updates, state_value_of
 from graphc.errors import DTypeError, ShapeError
 from graphc.graph import Value, apply, block
-from graphc.ops import argmax, log
+from graphc.ops import argmax, argsort, log, take
 from graphc.ops.arithmetic import where
 from graphc.ops.lifting import broadcast_to, lift_one
 from graphc.ops.random import derive_key, normal_from, random_bits, uniform_from
@@ -39,6 +39,7 @@ __all__ = [
     "default",
     "manual_seed",
     "normal",
+    "permutation",
     "randint",
     "uniform",
 ]
@@ -167,6 +168,17 @@ def categorical(logits: Any, axis: int = -1, *, rng: Rng | None = None) -> Value
         gumbel = -log(-log(where(never, 0.5, unit)))
         noise = where(never, -math.inf, gumbel).astype(scores.dtype)
         return argmax(scores + noise, axis=axis)
+
+
+def permutation(x: Any, *, rng: Rng | None = None) -> Value:
+    """0, ..., x - 1 in random order for an int x, else x shuffled along axis 0.
+
+    Sorts as ``gc.ops.argsort`` does: meant for up to some thousands.
+    """
+    with block("permutation"):
+        count = x if isinstance(x, (int, Size)) else lift_one("permutation", x).shape[0]
+        order = argsort(random_bits(_key(rng), (count,)).astype(int64))
+        return order if isinstance(x, (int, Size)) else take(lift_one("permutation", x), order, 0)
 
 
 def _key(rng: Rng | None) -> Value:

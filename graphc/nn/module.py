@@ -130,11 +130,16 @@ class Module:
         return self
 
     def _name_cells(self) -> None:
-        """Give every cell its path, where it has none or only the end of it."""
+        """Give every cell its path, where it has none or only the end of it.
+
+        The label in texts and drawings also has the root's name, if it was given one.
+        """
+        root = vars(self).get("_graphc_name")
         for path, value in self._named_states():
             known = value.cell.name
-            if not known or path.endswith(f".{known}"):
-                value.named(path)
+            if not known or path == known or path.endswith(f".{known}"):
+                value.cell.name = path
+                value.name = f"{root}.{path}" if root else path
 
     # ---- what it holds
 

@@ -153,6 +153,16 @@ def test_distributions() -> None:
         gc.random.randint(3, 3, 4)
 
 
+def test_permutations() -> None:
+    x = gc.observed("x", (20, 2))
+    p, q = gc.random.permutation(20), gc.random.permutation(x)
+    at = np.arange(40.0).reshape(20, 2)
+    order, shuffled = evaluate((p, q), {x: at})
+    assert sorted(order) == list(range(20))
+    assert list(order) != list(range(20))
+    assert sorted(map(tuple, shuffled)) == list(map(tuple, at))
+
+
 def test_dropout() -> None:
     x = gc.observed("x", (200, 50))
     at = np.ones((200, 50), np.float32)

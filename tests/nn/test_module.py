@@ -105,6 +105,17 @@ def test_names_grow_to_the_outermost_root() -> None:
     assert named.cell.name == "mine"
 
 
+def test_named_roots_tell_equal_names_apart() -> None:
+    d, g = (nn.Linear(3, 3) >> nn.ReLU()).named("D"), (nn.Linear(3, 3) >> nn.Tanh()).named("G")
+    x = gc.observed("x", (1, 3))
+    graph = gc.Graph((x,), (d(g(x)),))
+    assert {v.name for v in graph.states} == {
+        "D.0.weight", "D.0.bias", "G.0.weight", "G.0.bias",
+    }  # fmt: skip
+    assert list(d.state_dict()) == list(g.state_dict()) == ["0.weight", "0.bias"]
+    assert [p.cell.name for p in d.parameters("*.bias")] == ["0.bias"]
+
+
 def test_wiring() -> None:
     class Cross(nn.Module):
         def forward(self, query: gc.Value, context: gc.Value, mask: Any = None) -> Any:
