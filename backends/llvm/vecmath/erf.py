@@ -7,8 +7,8 @@ is carried in two parts.
 =========  =====  =============  ======  ==============  ============
 function   float  float, no fma  double  double, no fma  instructions
 =========  =====  =============  ======  ==============  ============
-erf        1.9    2.0            1.1     1.5             27, 70
-erfc       4.6    4.6            3.2     3.3             49, 72
+erf        1.92   1.92           1.1     1.5             27, 70
+erfc       4.8    5.0            3.2     3.3             49, 72
 =========  =====  =============  ======  ==============  ============
 
 Errors are in ulp, over the whole range; instructions are those of one AVX2 vector, 8 floats or 4

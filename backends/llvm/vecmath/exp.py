@@ -8,10 +8,10 @@ denormal results are rounded once, as they should be.
 function   float  float, no fma  double  double, no fma  instructions
 =========  =====  =============  ======  ==============  ============
 exp        0.87   1.2            0.85    1.2             17, 22
-exp2       0.95   1.3            0.95    1.2             16, 21
-expm1      1.4    1.6            1.9     2.0             19, 24
-tanh       1.5    1.7            2.4     2.4             26, 25
-sigmoid    2.41   2.5            2.0     2.0             20, 25
+exp2       0.96   1.3            0.95    1.2             16, 21
+expm1      1.5    1.6            1.9     2.0             19, 24
+tanh       1.52   1.7            2.4     2.4             26, 25
+sigmoid    2.41   2.41           2.0     2.0             20, 25
 =========  =====  =============  ======  ==============  ============
 
 Errors are in ulp, over the whole range; instructions are those of one AVX2 vector, 8 floats or 4

@@ -12,10 +12,10 @@ dropped; which they are depends on the exponent of x.
 =========  =====  =============  ======  ==============  ============
 function   float  float, no fma  double  double, no fma  instructions
 =========  =====  =============  ======  ==============  ============
-sin        1.5    1.6            0.85    0.85            61, 135
-cos        1.5    1.6            0.85    0.85            61, 133
+sin        1.5    1.55           0.85    0.85            61, 135
+cos        1.5    1.55           0.85    0.85            61, 133
 tan        0.51   0.51           2.0     2.0             97, 136
-atan       2.2    2.3            1.4     1.4             20, 31
+atan       2.2    2.2            1.4     1.4             20, 31
 =========  =====  =============  ======  ==============  ============
 
 Errors are in ulp, over the whole range; instructions are those of one AVX2 vector, 8 floats or 4
