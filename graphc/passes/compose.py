@@ -29,7 +29,8 @@ from graphc.kernel.terms import (
     Store,
     Term,
 )
-from graphc.passes.fuse import Fused, ceil_div
+from graphc.passes.chunks import ceil_div
+from graphc.passes.fuse import Fused
 from graphc.passes.lower import masked
 from graphc.passes.numbers import Numbers
 from graphc.passes.pieces import Control, Piece, Program, Slot, Step, reach

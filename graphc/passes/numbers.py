@@ -3,23 +3,24 @@
 For a candidate kernel (pieces, which of their axes are one, what must be stored):
 
 1. grid G = the axes in every store, less those that something reduces: empty means one block does
-all;
+   all;
 2. parallelism = the points of G;
 3. recomputation of a value = the points of G that it does not depend on, times the overlap of the
-maps it is read by;
+   maps it is read by;
 4. bytes held between passes over the same axis;
 5. passes over an axis = 1 + the longest chain of reductions over it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from graphc.passes.pieces import Piece, elements
 from graphc.types import Extent
 
-__all__ = ["LIMITS", "Candidate", "Limits", "Numbers", "Refusal", "measure", "refusal"]
+__all__ = ["LIMITS", "Candidate", "Limits", "Numbers", "Refusal", "View", "measure", "refusal"]
 
 
 @dataclass(frozen=True)
@@ -50,18 +51,47 @@ class Refusal:
         return self.reason
 
 
+class View(NamedTuple):
+    """A piece with its axes as the candidate names them."""
+
+    piece: Piece
+    key: str
+    axes: frozenset[str]
+    bound: frozenset[str]
+
+
 @dataclass(frozen=True)
 class Candidate:
-    """A kernel that might be. ``root`` names the axis that a piece's axis has become."""
+    """A kernel that might be: pieces in program order.
 
-    pieces: Sequence[Piece]
-    stored: frozenset[str]  # keys of slots
+    ``stored`` are keys of slots, ``partial`` those that get one result a chunk of axis ``chunk``,
+    ``inlined`` those that exist only at other indices. ``root`` names what a piece's axis is here;
+    ``points`` is the most that any value is computed at.
+    """
+
+    views: Sequence[View]
+    stored: frozenset[str]
     root: Callable[[str], str]
-    extents: dict[str, Extent]
+    extents: Mapping[str, Extent]
+    points: int
     partial: frozenset[str] = frozenset()
     chunk: str | None = None
     chunks: int = 1
-    inlined: frozenset[str] = frozenset()  # keys of slots that exist only at other indices
+    inlined: frozenset[str] = frozenset()
+
+    @property
+    def direct(self) -> Sequence[View]:
+        """The pieces that are computed at their own axes."""
+        if not self.inlined:
+            return self.views
+        return [v for v in self.views if v.key not in self.inlined]
+
+    def size(self, axes: frozenset[str]) -> int:
+        """Points of some axes; chunks of the one that is cut."""
+        total = 1
+        for axis in axes:
+            total *= self.chunks if axis == self.chunk else elements(self.extents[axis])
+        return total
 
 
 @dataclass(frozen=True)
@@ -70,88 +100,70 @@ class Numbers:
 
     grid: frozenset[str]
     parallelism: int
-    recomputation: dict[str, int]
+    recomputation: Mapping[str, int]
     held: int
     passes: int
 
 
 def measure(candidate: Candidate) -> Numbers:
     """The numbers of ``candidate``, in time linear in its pieces."""
-    direct = [p for p in candidate.pieces if p.slot.key not in candidate.inlined]
-    axes = {p.slot.key: frozenset(map(candidate.root, p.axes)) for p in direct}
-    grid = _grid(candidate, direct, axes)
-    extents = dict(candidate.extents)
-    if candidate.chunk is not None:
-        extents[candidate.chunk] = candidate.chunks
+    direct = candidate.direct
+    grid = _grid(candidate, direct)
     recomputation = {}
-    for piece in direct:
-        missing = grid - axes[piece.slot.key]
-        if missing and piece.slot.key not in candidate.partial:
-            times = elements(*(extents[a] for a in missing))
+    for view in direct:
+        missing = grid - view.axes
+        if missing and view.key not in candidate.partial:
+            times = candidate.size(missing)
             if times > 1:
-                recomputation[piece.slot.key] = times
-    depth = _depths(candidate, direct)
+                recomputation[view.key] = times
+    depth = _depths(direct)
+    held = _held(candidate, direct, depth, grid)
     return Numbers(
-        grid,
-        elements(*(extents[a] for a in grid)),
-        recomputation,
-        _held(candidate, direct, axes, depth, grid),
-        1 + max(depth.values(), default=0),
+        grid, candidate.size(grid), recomputation, held, 1 + max(depth.values(), default=0)
     )
 
 
-def _grid(
-    candidate: Candidate, direct: Iterable[Piece], axes: dict[str, frozenset[str]]
-) -> frozenset[str]:
+def _grid(candidate: Candidate, direct: Sequence[View]) -> frozenset[str]:
     bound: set[str] = set()
     grid: frozenset[str] | None = None
-    for piece in direct:
-        key = piece.slot.key
-        own = set(map(candidate.root, piece.bound))
-        if key in candidate.partial:
-            own.discard(candidate.chunk or "")
+    for view in direct:
+        stored, own = view.axes, view.bound
+        if view.key in candidate.partial and candidate.chunk is not None:
+            stored, own = stored | {candidate.chunk}, own - {candidate.chunk}
         bound |= own
-        if key in candidate.stored:
-            stored = axes[key]
-            if key in candidate.partial and candidate.chunk is not None:
-                stored = stored | {candidate.chunk}
+        if view.key in candidate.stored:
             grid = stored if grid is None else grid & stored
     return (grid or frozenset()) - bound
 
 
-def _depths(candidate: Candidate, direct: Iterable[Piece]) -> dict[str, int]:
+def _depths(direct: Sequence[View]) -> dict[str, int]:
     """For each slot the reductions on the longest chain to it, whatever axes they are over."""
     depth: dict[str, int] = {}
-    for piece in direct:
-        before = max((depth.get(load.tensor, 0) for load in piece.loads), default=0)
-        depth[piece.slot.key] = before + (1 if piece.bound and not piece.contracts else 0)
+    for view in direct:
+        before = 0
+        for key in view.piece.reads:
+            if key in depth and depth[key] > before:
+                before = depth[key]
+        reduces = bool(view.bound) and not view.piece.contracts
+        depth[view.key] = before + reduces
     return depth
 
 
 def _held(
-    candidate: Candidate,
-    direct: Sequence[Piece],
-    axes: dict[str, frozenset[str]],
-    depth: dict[str, int],
-    grid: frozenset[str],
+    candidate: Candidate, direct: Sequence[View], depth: Mapping[str, int], grid: frozenset[str]
 ) -> int:
     """Bytes of the values that cost too much to compute again in each pass that reads them."""
     dear = {
-        p.slot.key: p
-        for p in direct
-        if p.bound and axes[p.slot.key] - grid and p.slot.key not in candidate.partial
+        v.key: v for v in direct if v.bound and v.axes - grid and v.key not in candidate.partial
     }
-    held: set[str] = set()
-    for piece in direct:
-        for load in piece.loads:
-            producer = dear.get(load.tensor)
-            if producer is not None and depth[piece.slot.key] >= depth[load.tensor]:
-                held.add(load.tensor)
+    if not dear:
+        return 0
+    read = {
+        key for view in direct for key in view.piece.reads if depth[view.key] >= depth.get(key, 0)
+    }
     total = 0
-    for key in held:
-        inner = axes[key] - grid
-        itemsize = dear[key].slot.type.dtype.itemsize
-        total += itemsize * elements(*(candidate.extents[a] for a in inner))
+    for key in dear.keys() & read:
+        total += dear[key].piece.slot.type.dtype.itemsize * candidate.size(dear[key].axes - grid)
     return total
 
 
@@ -159,22 +171,15 @@ def refusal(
     candidate: Candidate, numbers: Numbers, needed: int, limits: Limits = LIMITS
 ) -> Refusal | None:
     """The first number that is too large; ``needed`` is the parallelism that must be left."""
-    if len(candidate.pieces) > limits.pieces:
-        return Refusal(
-            f"one kernel would compute {len(candidate.pieces)} values, limit {limits.pieces}",
-            len(candidate.pieces),
-        )
-    names = {p.slot.key: p for p in candidate.pieces}
-    for key, times in numbers.recomputation.items():
-        piece = names[key]
-        if piece.bound or piece.work > limits.cheap:
-            return Refusal(f"would recompute `{piece.slot.name}` {times}×", times)
-    if numbers.parallelism < min(needed, limits.parallelism):
+    for view in candidate.views if numbers.recomputation else ():
+        times = numbers.recomputation.get(view.key, 1)
+        if times > 1 and (view.bound or view.piece.work > limits.cheap):
+            return Refusal(f"would recompute `{view.piece.slot.name}` {times}×", times)
+    wanted = min(needed, limits.parallelism)
+    if numbers.parallelism < wanted:
         blocks = numbers.parallelism
         what = "one block" if blocks == 1 else f"{blocks} blocks"
-        return Refusal(
-            f"leaves {what} of work where {min(needed, limits.parallelism)} suffice", blocks
-        )
+        return Refusal(f"leaves {what} of work where {wanted} suffice", blocks)
     if numbers.held > limits.held:
         return Refusal(
             f"holds {numbers.held >> 10} KB a row, limit {limits.held >> 10}", numbers.held

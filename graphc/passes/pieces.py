@@ -42,6 +42,7 @@ __all__ = [
     "Step",
     "elements",
     "loads_of",
+    "nbytes",
     "reach",
     "work_of",
 ]
@@ -112,6 +113,11 @@ class Piece:
     @cached_property
     def loads(self) -> tuple[Load, ...]:
         return tuple(t for t in self.terms if isinstance(t, Load))
+
+    @cached_property
+    def reads(self) -> tuple[str, ...]:
+        """The keys of the slots that it loads, each once."""
+        return tuple(dict.fromkeys(load.tensor for load in self.loads))
 
     @cached_property
     def bound(self) -> frozenset[str]:
@@ -242,6 +248,11 @@ def work_of(term: Term) -> int:
         else:
             stack.extend(term.operands)
     return total
+
+
+def nbytes(slot: Slot) -> int:
+    """Bytes of a slot; an estimate where sizes are bound at the call."""
+    return slot.type.dtype.itemsize * elements(*slot.type.shape)
 
 
 def elements(*extents: Extent) -> int:

@@ -9,7 +9,7 @@ there after P moves behind C::
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -63,6 +63,7 @@ class Region:
     chunk: str | None = None
     block: int = 1
     partial: frozenset[str] = frozenset()  # keys of slots that hold one partial result a chunk
+    inlines: bool = False  # whether some piece is read at other indices than its own
     #: what is derived from the pieces, until they change
     derived: dict[str, Any] = field(default_factory=dict, repr=False)
     predecessors: set[Region] = field(default_factory=set, repr=False)
@@ -93,6 +94,12 @@ class Regions:
             yield region
             region = region.after
 
+    def needed_outside(self, key: str, own: Set[str]) -> bool:
+        """Whether a slot is a result, or read by another piece than those that compute ``own``."""
+        if key in self.wanted:
+            return True
+        return any(p.slot.key not in own for p in self.readers.get(key, ()))
+
     # ---- the order
 
     def insert(self, region: Region, behind: Region | None) -> Region:
@@ -107,7 +114,7 @@ class Regions:
         self.piece[piece.slot.key] = piece
         for name, extent in piece.extents.items():
             self.axes.add(name, extent)
-        for key in dict.fromkeys(load.tensor for load in piece.loads):
+        for key in piece.reads:
             self.readers.setdefault(key, []).append(piece)
             producer = self.of.get(key)
             if producer is not None and producer is not region:
@@ -161,6 +168,7 @@ class Regions:
         late.derived.clear()
         late.pieces = sorted((*early.pieces, *late.pieces), key=lambda p: p.serial)
         late.partial |= early.partial
+        late.inlines |= early.inlines
         if late.chunk is None:
             late.chunk, late.block = early.chunk, early.block
         for piece in early.pieces:
@@ -187,7 +195,7 @@ class Regions:
         """
         region.derived.clear()
         region.pieces[region.pieces.index(old)] = new
-        for key in dict.fromkeys(load.tensor for load in old.loads):
+        for key in old.reads:
             self.readers[key] = [new if p is old else p for p in self.readers[key]]
         del self.of[old.slot.key], self.piece[old.slot.key]
         self.of[new.slot.key], self.piece[new.slot.key] = region, new
