@@ -489,10 +489,11 @@ def _definitions(bare: Kernel, names: dict[Term, str]) -> tuple[tuple[str, Term]
             taken.add(wanted)
             chosen[_key(term)] = wanted
     found: list[tuple[str, Term]] = []
+    tried: dict[str, int] = {}
     for term in _named_terms(bare, chosen, names):
         label = chosen.get(_key(term))
         if label is None:
-            label = _fresh(_hint(term), taken)
+            label = _fresh(_hint(term), taken, tried)
             chosen[_key(term)] = label
         found.append((label, term))
     return tuple(found)
@@ -573,10 +574,12 @@ def _hint(term: Term) -> str:
     return "v"
 
 
-def _fresh(hint: str, taken: set[str]) -> str:
-    label, n = hint, 0
-    while label in taken:
+def _fresh(hint: str, taken: set[str], tried: dict[str, int]) -> str:
+    """``hint``, or with the first number that makes it free; ``tried`` remembers the numbers."""
+    label, n = hint, tried.get(hint, 0)
+    while label in taken or (n and label == hint):
         n += 1
         label = f"{hint}{n}"
+    tried[hint] = n
     taken.add(label)
     return label
