@@ -71,13 +71,17 @@ class Compiled:
         return self.block.fused
 
 
-def optimize(graph: Graph, passes: Sequence[tuple[str, GraphPass]] = GRAPH_PASSES) -> Graph:
-    """``graph`` after the graph passes."""
+def optimize(
+    graph: Graph,
+    program: str = "program",
+    passes: Sequence[tuple[str, GraphPass]] = GRAPH_PASSES,
+) -> Graph:
+    """``graph`` after the graph passes; ``program`` names it in dumps."""
     for name, rewrite in passes:
         graph = rewrite(graph)
         if _verifying():
             verify_graph(graph)
-        _dump(f"graph.{name.replace(' ', '_')}.txt", graph.text)
+        _dump(program, f"graph.{name.replace(' ', '_')}.txt", graph.text)
     return graph
 
 
@@ -87,7 +91,7 @@ def compile_graph(
     """A closed graph -> its schedule, with the arena not planned yet; ``rewrite`` is the backend's
     part of it.
     """
-    graph = optimize(graph)
+    graph = optimize(graph, name)
     lowered = lower(graph, check_nan=check_nan)
     block = _block(lowered.program, lowered.table, rewrite)
     scheduled = make_schedule(block, name)
@@ -95,8 +99,8 @@ def compile_graph(
         for call in scheduled.calls:
             verify_kernel(call.kernel)
         verify_schedule(scheduled.schedule)
-    _dump("kernels.txt", lambda: "\n".join(print_kernel(c.kernel) for c in scheduled.calls))
-    _dump("schedule.txt", lambda: print_schedule(scheduled.schedule))
+    _dump(name, "kernels.txt", lambda: "\n".join(print_kernel(c.kernel) for c in scheduled.calls))
+    _dump(name, "schedule.txt", lambda: print_schedule(scheduled.schedule))
     return Compiled(graph, block, scheduled.calls, scheduled)
 
 
@@ -118,9 +122,9 @@ def _verifying() -> bool:
     return os.environ.get("GRAPHC_VERIFY", "") not in ("", "0")
 
 
-def _dump(name: str, text: Callable[[], str]) -> None:
+def _dump(program: str, name: str, text: Callable[[], str]) -> None:
     directory = os.environ.get("GRAPHC_DUMP")
     if directory:
-        path = Path(directory)
+        path = Path(directory) / program
         path.mkdir(parents=True, exist_ok=True)
         (path / name).write_text(text(), encoding="utf-8")
