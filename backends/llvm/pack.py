@@ -195,7 +195,9 @@ def _padded(kernel: Kernel, made: list[Kernel]) -> Kernel:
     if contraction is None:
         return kernel
     for operand, other in ((contraction.a, contraction.b), (contraction.b, contraction.a)):
-        if not isinstance(operand, Load) or operand.pred is not None or not isinstance(operand.fill, Const):
+        if not isinstance(operand, Load) or not isinstance(operand.fill, Const):
+            continue
+        if operand.pred is not None and not _tests_only_the_border(kernel, operand):
             continue
         reuse = _points(kernel, other.axes - operand.axes)
         spans = [_span(kernel, t) for t in operand.index]
@@ -204,6 +206,27 @@ def _padded(kernel: Kernel, made: list[Kernel]) -> Kernel:
             continue
         return _with_border(kernel, operand, [s for s in spans if s is not None], outside, made)
     return kernel
+
+
+def _tests_only_the_border(kernel: Kernel, load: Load) -> bool:
+    """Whether its predicate says no more than that its index is inside: with a fill, it need not say that."""
+    shape = kernel.tensors[load.tensor].type.shape
+    inside = [(affine(t), extent) for t, extent in zip(load.index, shape, strict=True)]
+    for test in _conjuncts(load.pred):
+        if not isinstance(test, Apply) or len(test.args) != 2 or not isinstance(test.args[1], Const):
+            return False
+        form, bound = affine(test.args[0]), test.args[1].value
+        low = test.op == ">=" and bound == 0 and any(form == f for f, _ in inside)
+        high = test.op == "<" and any(form == f and bound == e for f, e in inside)
+        if not low and not high:
+            return False
+    return True
+
+
+def _conjuncts(pred: Term | None) -> list[Term]:
+    if isinstance(pred, Apply) and pred.op == "and":
+        return [c for a in pred.args for c in _conjuncts(a)]
+    return [] if pred is None else [pred]
 
 
 def _with_border(
@@ -230,10 +253,23 @@ def _with_border(
             sizes=kernel.sizes,
         )
     )
-    moved = [build.apply("-", t, low) if low else t for t, low in zip(operand.index, lows, strict=True)]
+    moved = [_shifted(t, -low) if low else t for t, low in zip(operand.index, lows, strict=True)]
     reading = _Rewriter(terms={operand: build.load(bordered, moved)})
     statements = [reading.statement(s) for s in kernel.statements]
     return _rebuilt(kernel, list(kernel.axes), [bordered], statements, reading)
+
+
+def _shifted(index: Term, by: int) -> Term:
+    """An affine index plus a number, its constants gathered."""
+    form = affine(index)
+    total: Term | None = None
+    for axis, coefficient in form.axes.items():
+        part = build.apply("*", build.size(coefficient), build.axis(axis)) if coefficient != 1 else build.axis(axis)
+        total = part if total is None else build.apply("+", total, part)
+    constant = build.size(form.constant + by)
+    if total is None:
+        return constant
+    return total if form.constant + by == 0 else build.apply("+", total, constant)
 
 
 def _span(kernel: Kernel, index: Term) -> tuple[int, int] | None:
