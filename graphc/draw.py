@@ -16,8 +16,10 @@ and a warning says what to install; the charts need it for PNG and PDF only.
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from graphc import tree
@@ -271,3 +273,14 @@ def _representation(what: Any) -> str | None:
 
 
 HOOKS["svg"] = _representation
+
+
+class _DrawModule(ModuleType):
+    """``graphc.draw`` names this module and the function: once something has imported the module,
+    Python binds the module to that name, so it must be callable as well.
+    """
+
+    __call__ = staticmethod(draw)
+
+
+sys.modules[__name__].__class__ = _DrawModule

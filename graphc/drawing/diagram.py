@@ -24,7 +24,7 @@ from graphc.drawing.naming import (
 from graphc.drawing.picture import Edge, Item, Line, Picture
 from graphc.drawing.ports import assign_ports
 from graphc.drawing.states import add_states, add_updates, held_names
-from graphc.drawing.units import Unit, assign_units, with_primals
+from graphc.drawing.units import Unit, assign_units, with_primals, without_derivatives
 from graphc.graph import Graph, Node, Value
 
 __all__ = ["diagram"]
@@ -51,7 +51,7 @@ def diagram(
     """
     nodes, standing = with_primals(graph)
     if backward is False:
-        nodes = tuple(n for n in nodes if n.primal is None)
+        nodes = without_derivatives(nodes, graph.outputs)
 
     def at(depth: int | None) -> Picture:
         units = assign_units(graph, nodes, standing, depth)

@@ -52,7 +52,7 @@ def dot_text(picture: Picture, *, purpose: str = "show") -> str:
     >>> 'a -> b [label=" f32[3] "' in text
     True
     """
-    graph = graphviz.Digraph(name=picture.title or "graphc")
+    graph = graphviz.Digraph(name=_printable(picture.title) or "graphc")
     many = len(picture.items) > _MANY_ITEMS
     placing = purpose != "show"
     if not placing:
@@ -241,8 +241,12 @@ def _write_facing(graph: Any, item: Item) -> None:
 
 
 def _escaped(text: str) -> str:
-    flat = " ".join(text.split())
-    return str(graphviz.escape(flat))
+    return str(graphviz.escape(_printable(text)))
+
+
+def _printable(text: str) -> str:
+    """One line without control characters."""
+    return "".join(c if c >= " " else "\u25a1" for c in " ".join(text.split()))
 
 
 # ---- layout

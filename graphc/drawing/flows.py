@@ -28,7 +28,7 @@ class Flows:
     units: Units
     nodes: Sequence[Node]
     parameters: bool
-    uses: dict[Value, list[tuple[Unit, bool]]] = field(default_factory=dict)
+    uses: dict[Value, dict[tuple[Unit, bool], None]] = field(default_factory=dict)
     taken: dict[Unit, dict[Value, None]] = field(default_factory=dict)
     held: dict[Unit, dict[Value, None]] = field(default_factory=dict)
     outputs: dict[Value, None] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Flows:
 
     def users(self, value: Value) -> list[tuple[Unit, bool]]:
         """(function, bar) pairs."""
-        return self.uses.get(value, [])
+        return list(self.uses.get(value, ()))
 
     @cached_property
     def values(self) -> list[Value]:
@@ -76,16 +76,16 @@ class Flows:
 
     @cached_property
     def _forward_mode(self) -> set[Unit]:
-        """Derivatives whose results go on to derivatives of later functions."""
+        """Derivatives joined to derivatives of later functions by what they give them."""
         found = set()
         for value, uses in self.uses.items():
             maker = self.maker(value)
             if maker is None or maker.base is None:
                 continue
             first = maker.base.nodes[0].serial
-            later = (u.base.nodes[0].serial for u, _ in uses if u.base is not None)
-            if any(serial > first for serial in later):
-                found.add(maker)
+            later = {u for u, _ in uses if u.base is not None and u.base.nodes[0].serial > first}
+            if later:
+                found |= {maker, *later}
         return found
 
     def runs_upwards(self, unit: Unit) -> bool:
@@ -166,6 +166,4 @@ def _collect_use(flows: Flows, given: Value, unit: Unit) -> None:
         flows.held.setdefault(unit, {})[value] = None
         return
     flows.taken.setdefault(unit, {})[value] = None
-    uses = flows.uses.setdefault(value, [])
-    if not any(user is unit and bar == flow.bar for user, bar in uses):
-        uses.append((unit, flow.bar))
+    flows.uses.setdefault(value, {})[unit, flow.bar] = None

@@ -18,7 +18,15 @@ from graphc.drawing.naming import (
     value_name,
 )
 from graphc.drawing.picture import Cluster, Edge, Item, Line, Picture
-from graphc.drawing.units import Flow, block_names, derivative_order, phases, root_of, with_primals
+from graphc.drawing.units import (
+    Flow,
+    block_names,
+    derivative_order,
+    phases,
+    root_of,
+    with_primals,
+    without_derivatives,
+)
 from graphc.graph import SOURCES, STATES, Graph, Node, Value, composite_of
 
 __all__ = ["graph_picture"]
@@ -35,7 +43,7 @@ def graph_picture(
     """
     nodes, standing = with_primals(graph)
     if backward is False:
-        nodes = tuple(n for n in nodes if n.primal is None)
+        nodes = without_derivatives(nodes, graph.outputs)
     return _Drawing(graph, nodes, standing, depth, len(nodes) > _TOO_MANY).picture(title)
 
 
@@ -56,11 +64,13 @@ class _Drawing:
     numbers: set[Value] = field(default_factory=set)
     faced: set[str] = field(default_factory=set)
     several: bool = False
+    forward_mode: bool = False
 
     def picture(self, title: str) -> Picture:
         """Items in program order, then edges."""
         self.phase = phases(self.nodes, self.graph.outputs)
         self.names = block_names(self.graph, self.nodes)
+        self.forward_mode = _is_forward_mode(self.nodes)
         self.several = len({self.phase[n] for n in self.nodes}) > 1
         for node in self.nodes:
             if not self._left_out(node):
@@ -113,7 +123,8 @@ class _Drawing:
         elif node.op == "constant":
             shape = "constant"
         phase = self.phase[node]
-        upwards = phase == "update" or (phase == "backward" and derivative_order(node) % 2 == 1)
+        reverse = derivative_order(node) % 2 == 1 and not self.forward_mode
+        upwards = phase == "update" or (phase == "backward" and reverse)
         self.items[key] = Item(
             key,
             shape,
@@ -130,7 +141,8 @@ class _Drawing:
         modules, composites = composite_of(node.block)
         if not composites or node.op in SOURCES:
             return ""
-        return f"{self.phase[node]} {modules}/{composites.partition('/')[0]}".replace(":", "_")
+        path = "/".join(filter(None, (modules, composites.partition("/")[0])))
+        return f"{self.phase[node]} {self.names.get(path, path)}".replace(":", "_")
 
     def _lines(self, node: Node, *, folded: bool) -> tuple[Line, ...]:
         type = Line(str(node.types[0]), "note")
@@ -164,11 +176,11 @@ class _Drawing:
         parent = ""
         for length in range(len(segments) + 1):
             path = "/".join(segments[:length])
+            path = self.names.get(path, path)
             key = f"{phase}/{path}".replace(":", "_") if path else phase
-            shown = self.names.get(path, path).rpartition("/")[2]
+            shown = path.rpartition("/")[2]
             label = shown or (phase if self.several and phase != "update" else "")
-            tip = self.names.get(path, "")
-            box = Cluster(key, label, parent, phase, panel=length == 0, tip=tip)
+            box = Cluster(key, label, parent, phase, panel=length == 0, tip=path)
             self.clusters.setdefault(key, box)
             parent = key
         return parent
@@ -214,6 +226,17 @@ class _Drawing:
                 tip = f"writes {cell_name(state)}"
                 phase = self.items[tail].phase
                 self.edges[tail, head, "update"] = Edge(tail, head, "", "update", phase, tip=tip)
+
+
+def _is_forward_mode(nodes: Sequence[Node]) -> bool:
+    """Whether derivatives run along with the forward graph more than against it."""
+    along = 0
+    for node in nodes:
+        for value in node.inputs:
+            if node.primal is not None and value.node.primal is not None:
+                mine, theirs = root_of(node).serial, root_of(value.node).serial
+                along += (mine > theirs) - (mine < theirs)
+    return along > 0
 
 
 def _attributes(node: Node) -> str:

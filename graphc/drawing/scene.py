@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Union
 
 from graphc.drawing.style import INK, SMALL
@@ -175,6 +175,17 @@ def moved(mark: Mark, dx: float, dy: float) -> Mark:
     """The same mark, shifted."""
     if isinstance(mark, Text):
         x, y = mark.at
-        return replace(mark, at=(x + dx, y + dy))
+        at = (x + dx, y + dy)
+        return Text(
+            at,
+            mark.text,
+            mark.size,
+            mark.colour,
+            mark.anchor,
+            mark.bold,
+            mark.italic,
+            mark.tip,
+            mark.link,
+        )
     moves = tuple((k, tuple((x + dx, y + dy) for x, y in ps)) for k, ps in mark.moves)
-    return replace(mark, moves=moves)
+    return Path(moves, mark.line, mark.fill, mark.width, mark.dash, mark.tip, mark.link)

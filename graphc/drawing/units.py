@@ -28,6 +28,7 @@ __all__ = [
     "phases",
     "root_of",
     "with_primals",
+    "without_derivatives",
 ]
 
 #: nodes that a diagram passes through where no function holds them
@@ -109,6 +110,19 @@ def with_primals(graph: Graph) -> tuple[tuple[Node, ...], dict[Node, Node]]:
         return graph.nodes, standing
     ends = [v for n in (*graph.nodes, *missing) for v in n.outputs[:1]]
     return tuple(ancestors(ends)), standing
+
+
+def without_derivatives(nodes: Sequence[Node], outputs: Iterable[Value]) -> tuple[Node, ...]:
+    """The forward nodes that need no derivative: no optimizer either."""
+    phase = phases(nodes, outputs)
+    left_out: set[Node] = set()
+    kept = []
+    for node in nodes:
+        if phase[node] != "forward" or any(v.node in left_out for v in node.inputs):
+            left_out.add(node)
+        else:
+            kept.append(node)
+    return tuple(kept)
 
 
 def _place(node: Node) -> tuple[object, ...]:
