@@ -315,6 +315,7 @@ def _contract_samples() -> tuple[Sample, ...]:
     grouped = _spec("n:2 g:2 o:3 y:4", "c:2 p:3", (n, 2 * g + c, y + p), (3 * g + o, c, p))
     window = _spec("n:2 y:3 p:3", "", (n, 2 * y + p - 1), ())
     diagonal = _spec("m:4", "", (m, m), ())
+    moving_sum = _spec("y:2", "p:5", (y + p,), ())
     outer = _spec("m:3 n:2", "", (m,), (n,))
     dgrad = transpose(strided, (2, 2, 9))
     empty = _spec("m:3 n:4", "k:0", (m, k), (k, n))
@@ -329,6 +330,8 @@ def _contract_samples() -> tuple[Sample, ...]:
         (grouped, (2, 4, 6), (6, 2, 3)),
         (window, (2, 6), ()),
         (diagonal, (4, 4), ()),
+        (moving_sum, (6,), ()),
+        (moving_sum, (7,), ()),
         (outer, (3,), (2,)),
         (dgrad, (2, 3, 5), (3, 2, 3)),
         (empty, (3, 0), (0, 4)),

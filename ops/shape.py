@@ -98,6 +98,8 @@ def _behind(left: Extent, right: Extent) -> bool:
 
 def _reshape_lower(ctx: LowerContext, node: Node, inputs: Inputs, index: Index) -> Term:
     old, new = node.inputs[0].shape, node.outputs[0].shape
+    if 0 in new:  # no element is ever computed
+        return build.const(0, node.outputs[0].dtype)
     position: list[Term] = [build.const(0)] * len(old)
     for olds, news in factor_shapes(old, new):
         flat = flat_index([index[j] for j in news], [new[j] for j in news])

@@ -20,8 +20,8 @@ def exact_quotient(total: Extent, by: Extent) -> Extent | None:
     """total / by where it is exact and can be written, else None.
 
     >>> from graphc.types import Dim
-    >>> exact_quotient(Dim("B") * 6, Dim("B") * 2)
-    3
+    >>> exact_quotient(Dim("B") * 6, Dim("B") * 2), exact_quotient(Dim("B") * 3, Dim("B") * 2)
+    (3, None)
     """
     if isinstance(by, int):
         if by == 0:

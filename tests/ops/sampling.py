@@ -12,6 +12,7 @@ from graphc.graph import Graph, Node, Value, apply_all, source_value
 from graphc.kernel import build
 from graphc.kernel.interpret import interpret as interpret_kernel
 from graphc.kernel.terms import Check, KernelTensor, Term
+from graphc.kernel.verify import verify
 from graphc.op import OPS, Access, Op, Sample
 from graphc.types import DType, Extent, Size, TensorType, float64
 
@@ -119,6 +120,6 @@ class OneKernel:
         term = lower(self, self.node, inputs, index, value.index)
         out = KernelTensor("out", value.type)
         statements = [*self.checks, build.store(out, index, term)]
-        kernel = build.kernel("one", self.axes, self.tensors, [out], statements)
+        kernel = verify(build.kernel("one", self.axes, self.tensors, [out], statements))
         given = {t.name: a for t, a in zip(self.tensors, arrays, strict=True)}
         return interpret_kernel(kernel, given)["out"]

@@ -393,6 +393,8 @@ def test_symbolic_reshapes() -> None:
     assert x.mean().shape == ()
     with pytest.raises(gc.ShapeError, match="do not divide"):
         x.reshape(-1, 7)
+    with pytest.raises(gc.ShapeError, match="do not divide"):
+        x.reshape(-1, batch * 7)
 
 
 # ---- Python and NumPy
