@@ -175,17 +175,19 @@ class Size:
         return _simplified(out)
 
     def __add__(self, other: Extent) -> Extent:
-        return self._combine(other, 1)
+        return self._combine(other, 1) if _is_extent(other) else NotImplemented
 
     __radd__ = __add__
 
     def __sub__(self, other: Extent) -> Extent:
-        return self._combine(other, -1)
+        return self._combine(other, -1) if _is_extent(other) else NotImplemented
 
     def __rsub__(self, other: Extent) -> Extent:
-        return (self * -1) + other
+        return (self * -1) + other if _is_extent(other) else NotImplemented
 
     def __mul__(self, other: Extent) -> Extent:
+        if not _is_extent(other):
+            return NotImplemented
         out: dict[Monomial, int] = {}
         for m, c in self._key:
             for n, d in _monomials(other).items():
@@ -314,6 +316,10 @@ def _evaluate_atom(atom: Atom, sizes: Mapping[Dim, int]) -> Extent:
         return sizes.get(atom, atom)
     inner = atom.size.evaluate(sizes)
     return inner // atom.by if isinstance(atom, Quotient) else inner % atom.by
+
+
+def _is_extent(other: object) -> bool:
+    return isinstance(other, (Size, int, np.integer)) and not isinstance(other, bool)
 
 
 def _monomials(extent: object) -> dict[Monomial, int]:

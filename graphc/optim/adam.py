@@ -87,8 +87,8 @@ class Adam(Optimizer):
         if options["amsgrad"]:
             largest = new["max_exp_avg_sq"] = call("maximum", slots["max_exp_avg_sq"], v)
         step_size = moment.lr / _correction(beta1, moment.t)
-        scale = call("sqrt", _correction(beta2, moment.t))
-        denominator = call("sqrt", largest) / scale + options["eps"]
+        scale = call("rsqrt", _correction(beta2, moment.t))  # once a step: elements multiply
+        denominator = call("sqrt", largest) * scale + options["eps"]
         return Rule(p - step_size * (m / denominator), new)
 
 
