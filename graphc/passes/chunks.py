@@ -33,7 +33,7 @@ def blocks_of(extent: Extent) -> tuple[int, Extent]:
     """Elements a chunk and the number of chunks: fixed by the extent alone, even where it divides.
 
     >>> blocks_of(8192), blocks_of(100), blocks_of(7)
-    ((128, 64), (4, 25), (4, 2))
+    ((128, 64), (4, 25), (7, 1))
     """
     if not isinstance(extent, int):
         return SYMBOLIC_BLOCK, ceil_div(extent, SYMBOLIC_BLOCK)

@@ -154,11 +154,8 @@ class _Composition:
         return Substitution(axes, bound, guards, self._load)
 
     def _index(self, piece: Piece) -> tuple[Term, ...]:
-        root = self.regions.axes.root
-        return tuple(
-            self._axis[root(t.axis)] if isinstance(t, AxisIndex) else self.table.share(t)
-            for t in piece.index
-        )
+        axes = {a: self._axis[self.regions.axes.root(a)] for a in piece.axes}
+        return tuple(self.table.substitute(t, Substitution(axes)) for t in piece.index)
 
     def _value(self, piece: Piece) -> Term:
         key = (piece.slot.key, None)

@@ -8,13 +8,14 @@ program: 2 kernels...
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from graphc.passes.compose import KernelCall
+from graphc.passes.compose import Block, ControlCall, KernelCall
+from graphc.passes.fuse import Fused
 from graphc.passes.memory import MemoryPlan
 from graphc.passes.numbers import Refusal
-from graphc.passes.pieces import Slot, elements
+from graphc.passes.pieces import elements, nbytes
 from graphc.passes.pipeline import Compiled
 from graphc.schedule import Launch, walk
 from graphc.types import SourceLoc
@@ -122,30 +123,34 @@ def _entry(launch: Launch, call: KernelCall) -> KernelEntry:
         numbers.passes,
         numbers.held,
         elements(flops),
-        sum(_nbytes(s) for s in call.inputs),
-        sum(_nbytes(s) for s in call.outputs),
+        sum(nbytes(s) for s in call.inputs),
+        sum(nbytes(s) for s in call.outputs),
     )
 
 
 def _edges(compiled: Compiled, pairs: list[tuple[Launch, KernelCall]]) -> tuple[Edge, ...]:
     kernel_of = {p.slot.key: launch.kernel for launch, call in pairs for p in call.region.pieces}
-    regions = compiled.fused.regions
     edges: dict[tuple[str, str, str], Edge] = {}
-    for (key, reader), why in compiled.fused.refusals.items():
-        consumer, producer = kernel_of.get(reader), kernel_of.get(key)
-        piece = regions.piece.get(key)
-        if consumer is None or producer is None or piece is None:
-            continue
-        if regions.of[key] is regions.of[reader]:
-            continue
-        name = piece.slot.name
-        edge = Edge(name, producer, consumer, _nbytes(piece.slot), why)
-        edges.setdefault((key, producer, consumer), edge)
+    for fused in _levels(compiled.block):
+        regions = fused.regions
+        for (key, reader), why in fused.refusals.items():
+            consumer, producer = kernel_of.get(reader), kernel_of.get(key)
+            piece = regions.piece.get(key)
+            apart = piece is not None and regions.of[key] is not regions.of.get(reader)
+            if piece is None or consumer is None or producer is None or not apart:
+                continue
+            edge = Edge(piece.slot.name, producer, consumer, nbytes(piece.slot), why)
+            edges.setdefault((key, producer, consumer), edge)
     return tuple(edges.values())
 
 
-def _nbytes(slot: Slot) -> int:
-    return slot.type.dtype.itemsize * elements(*slot.type.shape)
+def _levels(block: Block) -> Iterator[Fused]:
+    """The fusions of a program and of the bodies inside it."""
+    yield block.fused
+    for call in block.calls:
+        if isinstance(call, ControlCall):
+            for body in call.blocks:
+                yield from _levels(body)
 
 
 def _size(n: int) -> str:

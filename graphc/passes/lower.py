@@ -22,6 +22,7 @@ from graphc.errors import GraphcError, VerifyError
 from graphc.graph import STATES, Graph, Node, Value, composite_of
 from graphc.kernel.terms import Apply, AxisIndex, Const, Contract, Load, Reduction, Scan, Term
 from graphc.op import OPS, Access
+from graphc.passes.digits import undone
 from graphc.passes.lower_control import lower_control
 from graphc.passes.pieces import Control, Inline, Piece, Program, Slot, Step, reach, work_of
 from graphc.passes.term_table import Substitution, TermTable
@@ -153,13 +154,39 @@ class Lowering:
             return where
         if value not in self._stored:
             context = Context(self)
-            index = self.axes(value, context)
-            term = self.table.share(self.access(value, context)(index))
+            index, term = self._turned(value, context) or self._copied(value, context)
             slot = self.slot(value, "computed")
             self._stored[value] = slot
             nodes = where.nodes if isinstance(where, Inline) else (value.node,)
             self.piece(slot, index, term, context, value.node, nodes)
         return self._stored[value]
+
+    def _copied(self, value: Value, context: Context) -> tuple[tuple[Term, ...], Term]:
+        index = self.axes(value, context)
+        return index, self.table.share(self.access(value, context)(index))
+
+    def _turned(self, value: Value, context: Context) -> tuple[tuple[Term, ...], Term] | None:
+        """A copy whose store, not its load, has the moved index: so it can be an epilogue.
+
+        y[t, c] = load x[c // 4, t, c % 4]   ->   y[t, 4*h + d] = load x[h, t, d]
+        """
+        where = self.where[value]
+        if not isinstance(where, Inline) or not isinstance(where.term, Load):
+            return None
+        load = where.term
+        source = self.slots[load.tensor]
+        if load.pred is not None or source.kind != "computed":
+            return None
+        axes = tuple(
+            self.table.const(0) if extent == 1 else context.axis(extent, hint)
+            for extent, hint in zip(source.type.shape, _hints(source.type.ndim), strict=True)
+        )
+        digits = zip(load.index, axes, source.type.shape, strict=True)
+        index = undone(self.table, where.index, value.shape, list(digits))
+        if index is None:
+            context.extents.clear()
+            return None
+        return index, self.table.load(source.key, axes, source.type.dtype)
 
     # ---- nodes
 

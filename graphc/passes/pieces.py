@@ -103,7 +103,13 @@ class Piece:
     @cached_property
     def axes(self) -> tuple[str, ...]:
         """The axes of its result, in order of the dimensions; those of extent 1 have none."""
-        return tuple(t.axis for t in self.index if isinstance(t, AxisIndex))
+        named: dict[str, None] = {}
+        for term in self.index:
+            if isinstance(term, AxisIndex):
+                named[term.axis] = None
+            else:
+                named.update(dict.fromkeys(a for a in self.extents if a in term.axes))
+        return tuple(named)
 
     @cached_property
     def terms(self) -> tuple[Term, ...]:

@@ -209,3 +209,16 @@ def test_twenty_thousand_nodes_lower_in_near_linear_time() -> None:
 
     small, large = chain(500), chain(4000)
     assert large < 8 * 3 * small + 1.0
+
+
+def test_a_copy_that_splits_an_axis_is_the_epilogue_of_what_it_copies() -> None:
+    """Heads join as they are stored: out[b, t, 4*h + d], not a kernel that copies."""
+    p, v = gc.observed("p", (3, 4, 6, 6)), gc.observed("v", (3, 4, 6, 4))
+    y = ops.permute_dims(ops.matmul(p, v), (0, 2, 1, 3)).reshape(3, 6, 16)
+    assert kernel_count(check_levels([p, v], [y])) == 1
+
+
+@pytest.mark.parametrize("shape", [(6, 8), (2, 3, 8), (48,), (8, 6), (1, 48), (4, 12)])
+def test_reshaped_outputs(shape: tuple[int, ...]) -> None:
+    x = gc.observed("x", (6, 8))
+    check_levels([x], [ops.exp(x).reshape(shape), ops.exp(x).T.reshape(shape)])
