@@ -58,7 +58,7 @@ class Profile:
     >>> one = Profile("step", (LaunchTime("relu", 0, 0, 0.0, 2e-6),))
     >>> print(one)
     step: 2.0 µs, 1 worker
-      relu    2.0 µs  100%
+      relu      2.0 µs  100%
     """
 
     name: str
@@ -108,12 +108,13 @@ class Profile:
     def __str__(self) -> str:
         total = self.seconds
         workers = f"{len(self.workers)} worker{'s' if len(self.workers) != 1 else ''}"
-        lines = [f"{self.name}: {total * 1e6:.1f} µs, {workers}"]
+        unit, scale = ("µs", 1e6) if total < 1e-2 else ("ms", 1e3)
+        lines = [f"{self.name}: {total * scale:.1f} {unit}, {workers}"]
         totals = self.by_kernel()
         width = max(map(len, totals), default=0)
         for name, seconds in totals.items():
             share = seconds / total if total else 0.0
-            lines.append(f"  {name:<{width}}  {seconds * 1e6:>5.1f} µs  {share:4.0%}")
+            lines.append(f"  {name:<{width}}  {seconds * scale:>7.1f} {unit}  {share:4.0%}")
         return "\n".join(lines)
 
 

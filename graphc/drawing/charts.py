@@ -32,6 +32,8 @@ class Bar:
     fill: str
     line: str = INK
     tip: str = ""
+    lane: int = 0  # of ``lanes`` side by side in the row, from the top
+    lanes: int = 1
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def heading(title: str, note: str, x: float, y: float) -> list[Mark]:
     width = text_width(title, TITLE, bold=True)
     marks: list[Mark] = [Text((x, y), title, TITLE, INK, "start", bold=True)]
     if note:
-        marks.append(Text((x + width + 10, y), note, SMALL, MUTED, "start"))
+        marks.append(Text((x + width + 16, y), note, SMALL, MUTED, "start"))
     return marks
 
 
@@ -77,9 +79,9 @@ def row_marks(
             marks.append(
                 rectangle(
                     bar.left,
-                    y + 3,
+                    y + 3 + bar.lane * (ROW - 6) / bar.lanes,
                     width,
-                    ROW - 6,
+                    (ROW - 6) / bar.lanes,
                     line=bar.line,
                     fill=bar.fill,
                     stroke=0.6,

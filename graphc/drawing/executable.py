@@ -44,7 +44,7 @@ def executable_scene(
     def place(seconds: float) -> float:
         return left + _WIDTH * seconds / total
 
-    drawn = [_row(name, times, place) for name, times in rows]
+    drawn = [_row(name, times, profile.workers, place) for name, times in rows]
     busy = sum(t.seconds for t in profile.launches) / (total * max(len(profile.workers), 1))
     workers = f"{len(profile.workers)} worker{'s' if len(profile.workers) != 1 else ''}"
     note = f"{seconds_text(total)} measured, {workers}, {busy:.0%} busy"
@@ -68,7 +68,8 @@ def _rows(schedule: Schedule, profile: Profile) -> list[tuple[str, list[LaunchTi
     return known + [(ts[0].name, ts) for n, ts in times.items() if n not in names]
 
 
-def _row(name: str, times: Sequence[LaunchTime], place: Placing) -> Row:
+def _row(name: str, times: Sequence[LaunchTime], lanes: Sequence[int], place: Placing) -> Row:
+    """A lane for each worker, so that shares which run at the same time do not hide each other."""
     bars = tuple(
         Bar(
             place(t.begin),
@@ -76,6 +77,8 @@ def _row(name: str, times: Sequence[LaunchTime], place: Placing) -> Row:
             WORKERS[t.worker % len(WORKERS)],
             INK,
             f"{t.name}: {seconds_text(t.seconds)} on worker {t.worker}",
+            lanes.index(t.worker),
+            len(lanes),
         )
         for t in times
     )

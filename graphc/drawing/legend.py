@@ -26,7 +26,7 @@ _LEGEND_TEXTS = {
     "cost": "cost",
     "state": "state, parameter",
     "saved": "saved for the backward pass",
-    "update": "update",
+    "update": "new value of a state",
     "forward": "forward",
     "backward": "backward",
     "optimizer": "update",

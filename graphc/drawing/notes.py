@@ -21,7 +21,10 @@ def notes_of(executable: Executable) -> KernelNotes:
     names = executable.graph.block_names
     return KernelNotes(
         phases=[_phase(call) for call in executable.compiled.calls],
-        members=[entry.values for entry in explanation.kernels],
+        members=[
+            () if is_copy(call) else entry.values
+            for call, entry in zip(executable.compiled.calls, explanation.kernels, strict=True)
+        ],
         blocks=[
             tuple(dict.fromkeys(names.get(b, _plain(b)) for b in entry.blocks))
             for entry in explanation.kernels
@@ -38,9 +41,16 @@ def notes_of(executable: Executable) -> KernelNotes:
 
 
 def _phase(call: KernelCall) -> str:
-    """Backward where a result of it is a derivative."""
-    origins = [slot.origin for slot in call.outputs if slot.origin is not None]
+    """Backward where a result of it is a derivative; a copy is what it is made for."""
+    slots = [p.slot for p in call.region.pieces] if is_copy(call) else call.outputs
+    origins = [slot.origin for slot in slots if slot.origin is not None]
     return "backward" if any(node.primal is not None for node in origins) else "forward"
+
+
+def is_copy(call: KernelCall) -> bool:
+    """Whether a kernel only arranges what another one reads, so that it stores no value."""
+    own = {piece.slot.key for piece in call.region.pieces}
+    return not any(slot.key in own for slot in call.outputs)
 
 
 def _same(buffer: str, value: str) -> bool:

@@ -153,7 +153,7 @@ def _row(schedule: Schedule, place: Place, number: int, steps: _Steps, notes: Ke
     operations = "copy"
     if isinstance(statement, Launch):
         where = f"; {statement.source}" if statement.source else ""
-        operations = f"{_count(statement.flops)} operations"
+        operations = f"{_count(statement.flops)} operation{'' if statement.flops == 1 else 's'}"
     tip = f"{launch_name(place).strip()}: {operations}{loops}{where}"
     bar = Bar(left, right, phase.fill, phase.line, tip)
     return Row(launch_name(place), (bar,), operations, tip, notes.links.get(launch_name(place), ""))
