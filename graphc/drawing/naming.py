@@ -28,6 +28,8 @@ __all__ = [
 #: infix names as people write them
 _SIGNS = {"*": "×", "/": "÷", "-": "−", "<=": "≤", ">=": "≥", "!=": "≠", "neg": "−", "//": "⌊÷⌋"}
 
+#: what prepares the operands of a primitive
+_BESIDE = frozenset({"read", "broadcast", "cast"})
 _KEEP = frozenset({"read", "mark", "stop_gradient", "permute", "reshape", "cast"})
 
 
@@ -140,11 +142,14 @@ def _number_behind(value: Value) -> str | None:
 
 
 def _only_composite(unit: Unit) -> str:
-    """The composite that a module is made of, if it is one call."""
+    """The composite call, or the single primitive, that a module is made of; "" for more."""
     owner = unit if unit.base is None else unit.base
     depth = owner.path.count("/") + 1
     found = {"/".join(n.block.split("/")[depth : depth + 1]) for n in owner.nodes if n.op != "read"}
-    return _plain(found.pop()) if len(found) == 1 else ""
+    if found != {""}:
+        return _plain(found.pop()) if len(found) == 1 else ""
+    working = [n for n in owner.nodes if n.inputs and n.op not in _BESIDE]
+    return operator_label(working[0]) if len(working) == 1 else ""
 
 
 def unit_tip(unit: Unit, names: Mapping[str, str]) -> str:
