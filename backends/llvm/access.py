@@ -1,7 +1,9 @@
-"""Loads and stores: addresses hoisted loop by loop, lanes contiguous or gathered, what may lie outside guarded.
+"""Loads and stores: addresses hoisted loop by loop, lanes contiguous or gathered, what may lie
+outside guarded.
 
-Nothing outside a tensor is ever touched: an index that intervals do not prove inside is tested, and the load gives
-its fill (the store does nothing) where the test fails, whatever a ``check`` may say later.
+Nothing outside a tensor is ever touched: an index that intervals do not prove inside is tested, and
+the load gives its fill (the store does nothing) where the test fails, whatever a ``check`` may say
+later.
 """
 
 from __future__ import annotations
@@ -16,7 +18,16 @@ from graphc.kernel.terms import KernelTensor, Load, Store, Term
 from graphc.nest import Affine, Buffer, affine
 from graphc.types import DType, Extent, bool_, int64
 
-__all__ = ["buffer_address", "emit_load", "emit_store", "flat_offset", "from_memory", "index_value", "strides", "to_memory"]
+__all__ = [
+    "buffer_address",
+    "emit_load",
+    "emit_store",
+    "flat_offset",
+    "from_memory",
+    "index_value",
+    "strides",
+    "to_memory",
+]
 
 
 def strides(shape: tuple[Extent, ...]) -> list[Extent]:
@@ -39,7 +50,8 @@ def flat_offset(tensor: KernelTensor, index: tuple[Term, ...]) -> Affine:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where an access goes: one address (``lanes`` elements from there, or one element), or an address a lane."""
+    """Where an access goes: one address (``lanes`` elements from there, or one element), or an
+    address a lane."""
 
     pointer: V
     gathered: V | None
@@ -54,7 +66,9 @@ def _place(k: Context, tensor: KernelTensor, index: tuple[Term, ...], position: 
     lane_step: Extent = flat.axes.get(vector.axis, 0) if vector is not None else 0
     atoms = {t: k.value(t, position) for t in flat.atoms}
     spread = {t: v for t, v in atoms.items() if v.type.lanes > 1}
-    pointer = _pointer(k, tensor, flat, position, {t: v for t, v in atoms.items() if t not in spread})
+    pointer = _pointer(
+        k, tensor, flat, position, {t: v for t, v in atoms.items() if t not in spread}
+    )
     if not spread and lane_step == 0:
         return _Place(pointer, None, contiguous=False)
     if not spread and lane_step == 1:
@@ -64,9 +78,13 @@ def _place(k: Context, tensor: KernelTensor, index: tuple[Term, ...], position: 
     if lane_step != 0:
         steps = V("<" + ", ".join(f"i64 {n}" for n in range(lanes)) + ">", offsets.type)
         scale = k.splat(k.extent(lane_step), lanes)
-        offsets = k.hoisted(("lanes", scale.text), (scale,), lambda: k.f.binary("mul", steps, scale))
+        offsets = k.hoisted(
+            ("lanes", scale.text), (scale,), lambda: k.f.binary("mul", steps, scale)
+        )
     for term, value in spread.items():
-        wide = value if value.type.element == "i64" else k.apply("i64", [value], [term.dtype], int64)
+        wide = (
+            value if value.type.element == "i64" else k.apply("i64", [value], [term.dtype], int64)
+        )
         scaled = k.born(k.f.binary("mul", wide, k.splat(k.extent(flat.atoms[term]), lanes)))
         offsets = k.born(k.f.binary("add", offsets, scaled))
     element = memory_type(tensor.type.dtype).element
@@ -76,8 +94,11 @@ def _place(k: Context, tensor: KernelTensor, index: tuple[Term, ...], position: 
     return _Place(pointer, addresses, contiguous=False)
 
 
-def _pointer(k: Context, tensor: KernelTensor, flat: Affine, position: Position, atoms: dict[Term, V]) -> V:
-    """The scalar part of an address, built outermost coordinate first so that each loop adds only its own step."""
+def _pointer(
+    k: Context, tensor: KernelTensor, flat: Affine, position: Position, atoms: dict[Term, V]
+) -> V:
+    """The scalar part of an address, built outermost coordinate first so that each loop adds only
+    its own step."""
     numbers = dict(position)
     fixed: Extent = flat.constant
     parts: list[tuple[int, V, Extent]] = []
@@ -86,7 +107,9 @@ def _pointer(k: Context, tensor: KernelTensor, flat: Affine, position: Position,
         fixed = fixed + coefficient * (numbers.get(axis, 0) * c.lanes)
         parts.append((k.births.get(c.base.text, 0), c.base, coefficient))
     for term, value in atoms.items():
-        wide = value if value.type.element == "i64" else k.apply("i64", [value], [term.dtype], int64)
+        wide = (
+            value if value.type.element == "i64" else k.apply("i64", [value], [term.dtype], int64)
+        )
         parts.append((k.births.get(wide.text, 0), wide, flat.atoms[term]))
     element = memory_type(tensor.type.dtype).element
     pointer = k.pointers[tensor.name]
@@ -106,8 +129,9 @@ def _advance(k: Context, pointer: V, step: V, element: str) -> V:
 # ---- guards
 
 
-def _guard(k: Context, tensor: KernelTensor, index: tuple[Term, ...], pred: Term | None, position: Position
-           ) -> V | None:
+def _guard(
+    k: Context, tensor: KernelTensor, index: tuple[Term, ...], pred: Term | None, position: Position
+) -> V | None:
     """What must hold for the access to be inside, beyond the valid lanes."""
     tests: list[V | None] = []
     if pred is not None:
@@ -119,7 +143,9 @@ def _guard(k: Context, tensor: KernelTensor, index: tuple[Term, ...], pred: Term
         at = index_value(k, index[dimension], position)
         extent = k.splat(k.extent(tensor.type.shape[dimension]), at.type.lanes)
         inside = ("inside", at.text, extent.text)
-        tests.append(k.hoisted(inside, (at, extent), lambda a=at, e=extent: k.f.compare("ult", a, e)))
+        tests.append(
+            k.hoisted(inside, (at, extent), lambda a=at, e=extent: k.f.compare("ult", a, e))
+        )
     return k.conjunction(tests)
 
 
@@ -132,7 +158,9 @@ def index_value(k: Context, term: Term, position: Position) -> V:
         total = _sum(k, total, _product(k, k.index(axis, position), k.extent(coefficient)))
     for atom, coefficient in form.atoms.items():
         value = k.value(atom, position)
-        wide = value if value.type.element == "i64" else k.apply("i64", [value], [atom.dtype], int64)
+        wide = (
+            value if value.type.element == "i64" else k.apply("i64", [value], [atom.dtype], int64)
+        )
         total = _sum(k, total, _product(k, wide, k.extent(coefficient)))
     return k.splat(total, lanes)
 
@@ -144,7 +172,11 @@ def _sum(k: Context, a: V, b: V) -> V:
     if a.text == "0":
         return k.splat(b, lanes)
     wide_a, wide_b = k.splat(a, lanes), k.splat(b, lanes)
-    return k.hoisted(("add", wide_a.text, wide_b.text), (wide_a, wide_b), lambda: k.f.binary("add", wide_a, wide_b))
+    return k.hoisted(
+        ("add", wide_a.text, wide_b.text),
+        (wide_a, wide_b),
+        lambda: k.f.binary("add", wide_a, wide_b),
+    )
 
 
 def _product(k: Context, a: V, b: V) -> V:
@@ -175,7 +207,14 @@ def emit_load(k: Context, load: Load, position: Position) -> V:
     fill = _fill(k, load, position, dtype, lanes)
     if place.gathered is None and not place.contiguous:  # one element, wanted in some lanes only
         assert mask is not None
-        scalar = _plain_load(k, load, place, k.born(k.f.intrinsic("vector.reduce.or", mask, result=I1_)), position, dtype)
+        scalar = _plain_load(
+            k,
+            load,
+            place,
+            k.born(k.f.intrinsic("vector.reduce.or", mask, result=I1_)),
+            position,
+            dtype,
+        )
         register = register_type(dtype, lanes)
         wide_fill = k.splat(_fill_register(k, load, position, dtype), lanes)
         return k.f.select(mask, k.splat(scalar, lanes), V(wide_fill.text, register))
@@ -190,8 +229,11 @@ def emit_load(k: Context, load: Load, position: Position) -> V:
 I1_ = LLVMType("i1")
 
 
-def _plain_load(k: Context, load: Load, place: _Place, guard: V | None, position: Position, dtype: DType) -> V:
-    """An unmasked load; where a scalar guard fails it reads zeros instead, and the fill is selected."""
+def _plain_load(
+    k: Context, load: Load, place: _Place, guard: V | None, position: Position, dtype: DType
+) -> V:
+    """An unmasked load; where a scalar guard fails it reads zeros instead, and the fill is
+    selected."""
     lanes = k.lanes if place.contiguous else 1
     pointer = place.pointer
     if guard is not None:
@@ -226,7 +268,9 @@ def _masked(k: Context, kind: str, at: V, type_: LLVMType, mask: V, fill: V, ali
     name = f"llvm.masked.{kind}.{type_.suffix}.{pointers}"
     kinds = f"{at.type}, {mask.type}, {type_}"
     k.module.declare_text(name, f"declare {type_} @{name}({kinds})")
-    return k.f.let(f"call {type_} @{name}({at.type} align {align} {at.text}, {mask}, {fill})", type_)
+    return k.f.let(
+        f"call {type_} @{name}({at.type} align {align} {at.text}, {mask}, {fill})", type_
+    )
 
 
 # ---- stores
@@ -251,7 +295,11 @@ def emit_store(k: Context, store: Store, position: Position) -> None:
     if store.add:
         type_ = memory_type(dtype, k.lanes)
         everywhere = _lane_mask(k, mask)
-        old = from_memory(k, _masked(k, "load", place.pointer, type_, everywhere, literal(0, type_), dtype.itemsize), dtype)
+        old = from_memory(
+            k,
+            _masked(k, "load", place.pointer, type_, everywhere, literal(0, type_), dtype.itemsize),
+            dtype,
+        )
         value = k.apply("+", [old, value], [dtype, dtype], dtype)
     raw = to_memory(k, value, dtype)
     if mask is None and _streams(k, store, tensor):
@@ -265,11 +313,14 @@ def emit_store(k: Context, store: Store, position: Position) -> None:
     else:
         name = f"llvm.masked.store.{raw.type.suffix}.p0"
         k.module.declare_text(name, f"declare void @{name}({raw.type}, ptr, {mask.type})")
-        k.f.line(f"call void @{name}({raw}, ptr align {dtype.itemsize} {place.pointer.text}, {mask})")
+        k.f.line(
+            f"call void @{name}({raw}, ptr align {dtype.itemsize} {place.pointer.text}, {mask})"
+        )
 
 
 def _streams(k: Context, store: Store, tensor: KernelTensor) -> bool:
-    """Whether a vector store may go past the caches: whole vectors at aligned places, of a tensor that is streamed.
+    """Whether a vector store may go past the caches: whole vectors at aligned places, of a tensor
+    that is streamed.
 
     Outputs start at 64 bytes; the rest is arithmetic on the index.
     """
@@ -283,12 +334,19 @@ def _streams(k: Context, store: Store, tensor: KernelTensor) -> bool:
 
 
 def _store_one(
-    k: Context, store: Store, place: _Place, guard: V | None, value: V, position: Position, dtype: DType
+    k: Context,
+    store: Store,
+    place: _Place,
+    guard: V | None,
+    value: V,
+    position: Position,
+    dtype: DType,
 ) -> None:
     """One element. A value in lanes that all go to one place stores its last valid one."""
     if value.type.lanes > 1:
         raise KernelError(
-            f"{k.kernel.name}: store {store.tensor}: lanes of axis {k.vector and k.vector.axis} go to one element"
+            f"{k.kernel.name}: store {store.tensor}: "
+            f"lanes of axis {k.vector and k.vector.axis} go to one element"
         )
 
     def write() -> None:
@@ -305,7 +363,9 @@ def _store_one(
         write()
 
 
-def _store_scattered(k: Context, store: Store, addresses: V, mask: V | None, value: V, dtype: DType) -> None:
+def _store_scattered(
+    k: Context, store: Store, addresses: V, mask: V | None, value: V, dtype: DType
+) -> None:
     """Lane by lane, in order, so that equal addresses add up and the last one wins."""
     raw = value if store.add else to_memory(k, value, dtype)
     for lane in range(k.lanes):
@@ -320,7 +380,11 @@ def _store_scattered(k: Context, store: Store, addresses: V, mask: V | None, val
         if mask is None:
             write()
             continue
-        valid = mask if mask.type.lanes == 1 else k.f.let(f"extractelement {mask}, i64 {lane}", LLVMType("i1"))
+        valid = (
+            mask
+            if mask.type.lanes == 1
+            else k.f.let(f"extractelement {mask}, i64 {lane}", LLVMType("i1"))
+        )
         with k.f.when(valid):
             write()
 
@@ -350,8 +414,8 @@ def buffer_address(
 ) -> tuple[V, LLVMType]:
     """The place of a buffer at the open coordinates, and the type to load or store there.
 
-    Row-major over the buffer's axes; an element is a whole vector where the axis in lanes is not one of them. The
-    unrolled points of other axes have a copy each.
+    Row-major over the buffer's axes; an element is a whole vector where the axis in lanes is not
+    one of them. The unrolled points of other axes have a copy each.
     """
     dtype = buffer.term.dtype
     vector = k.vector

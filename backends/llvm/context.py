@@ -1,8 +1,9 @@
 """The state of one kernel's emission: coordinates, scopes, and where each term's value is.
 
-A term's value is a set of SSA values, one for each *position*: the points of the unrolled axes that it depends on.
-A GEMM tile of 6 rows and 2 vectors has 12 positions; its left operand has 6, its right one 2. On the vector axis a
-value has lanes; a value that does not depend on it stays scalar and is splatted where it meets one that does.
+A term's value is a set of SSA values, one for each *position*: the points of the unrolled axes that
+it depends on. A GEMM tile of 6 rows and 2 vectors has 12 positions; its left operand has 6, its
+right one 2. On the vector axis a value has lanes; a value that does not depend on it stays scalar
+and is splatted where it meets one that does.
 """
 
 from __future__ import annotations
@@ -19,7 +20,16 @@ from graphc.kernel.terms import AxisIndex, Const, Kernel, ScalarValue, SizeValue
 from graphc.nest import Affine, Nest
 from graphc.types import Dim, DType, Extent, Quotient
 
-__all__ = ["I1", "I64", "Context", "Coordinate", "Position", "memory_type", "register_type", "vector_lanes"]
+__all__ = [
+    "I1",
+    "I64",
+    "Context",
+    "Coordinate",
+    "Position",
+    "memory_type",
+    "register_type",
+    "vector_lanes",
+]
 
 I64 = LLVMType("i64")
 I1 = LLVMType("i1")
@@ -40,7 +50,8 @@ def register_type(dtype: DType, lanes: int = 1) -> LLVMType:
 
 
 def memory_type(dtype: DType, lanes: int = 1) -> LLVMType:
-    """The LLVM type of a value in memory: bool is a byte, half floats are their bits (LLVM masks and moves those)."""
+    """The LLVM type of a value in memory: bool is a byte, half floats are their bits (LLVM masks
+    and moves those)."""
     return LLVMType(_IN_MEMORY.get(dtype.short, _ELEMENTS[dtype.short]), lanes)
 
 
@@ -48,8 +59,8 @@ def memory_type(dtype: DType, lanes: int = 1) -> LLVMType:
 class Coordinate:
     """An open axis: where it is, how many points at once, in which lanes.
 
-    ``base`` is the first point, ``end`` one past the last valid one (None: all ``tile * lanes`` are valid).
-    ``mask`` is the lanes that are valid in the last vector.
+    ``base`` is the first point, ``end`` one past the last valid one (None: all ``tile * lanes`` are
+    valid). ``mask`` is the lanes that are valid in the last vector.
     """
 
     axis: str
@@ -68,7 +79,8 @@ class _Scope:
 
 
 class Context:
-    """One kernel being emitted into one function. Kernel values by term and position; see the module's docstring."""
+    """One kernel being emitted into one function. Kernel values by term and position; see the
+    module's docstring."""
 
     def __init__(self, nest: Nest, target: Target, module: Module, function: Function) -> None:
         self.nest, self.kernel, self.target = nest, nest.kernel, target
@@ -111,13 +123,21 @@ class Context:
                 return scope.memo[key]
         return None
 
-    def hoisted(self, key: tuple[object, ...], operands: Sequence[V], make: Mapping[str, object] | object) -> V:
-        """``make()`` once, in the innermost scope in which an operand was born, so that inner loops share it."""
+    def hoisted(
+        self, key: tuple[object, ...], operands: Sequence[V], make: Mapping[str, object] | object
+    ) -> V:
+        """``make()`` once, in the innermost scope in which an operand was born, so that inner loops
+        share it."""
         known = self.remembered(key)
         if known is not None:
             return known
-        depth = max((self.births.get(v.text, 0 if not v.text.startswith("%") else self.depth) for v in operands),
-                    default=0)
+        depth = max(
+            (
+                self.births.get(v.text, 0 if not v.text.startswith("%") else self.depth)
+                for v in operands
+            ),
+            default=0,
+        )
         scope, lines = self.scopes[depth], self.f.lines
         self.f.lines = scope.lines
         value: V = make()  # type: ignore[operator]
@@ -177,7 +197,9 @@ class Context:
         for scope in reversed(self.scopes):
             if key in scope.values:
                 return scope.values[key]
-        raise KernelError(f"{self.kernel.name}: a value is used before it is computed (a fault of the nest)")
+        raise KernelError(
+            f"{self.kernel.name}: a value is used before it is computed (a fault of the nest)"
+        )
 
     def extent(self, extent: Extent) -> V:
         """A size as an i64; symbolic ones are computed once from the kernel's sizes."""
@@ -212,7 +234,9 @@ class Context:
         steps = ", ".join(f"i64 {n}" for n in range(c.lanes))
         lanes = V(f"<{steps}>", I64._replace(lanes=c.lanes))
         spread = self.splat(base, c.lanes)
-        return self.hoisted(("iota", base.text), (base,), lambda: self.f.binary("add", spread, lanes))
+        return self.hoisted(
+            ("iota", base.text), (base,), lambda: self.f.binary("add", spread, lanes)
+        )
 
     def apply(self, op: str, args: Sequence[V], dtypes: Sequence[DType], result: DType) -> V:
         """A scalar op; equal ones in sight are computed once."""
@@ -228,7 +252,9 @@ class Context:
     def splat(self, value: V, lanes: int) -> V:
         if value.type.lanes == lanes:
             return value
-        return self.hoisted(("splat", str(value), lanes), (value,), lambda: self.f.splat(value, lanes))
+        return self.hoisted(
+            ("splat", str(value), lanes), (value,), lambda: self.f.splat(value, lanes)
+        )
 
     # -- i64 arithmetic on coordinates, hoisted to where its operands live
     def add(self, a: V, b: V | int) -> V:
@@ -274,8 +300,11 @@ class Context:
 
 
 def vector_lanes(kernel: Kernel, target: Target) -> int:
-    """Lanes of a vector: as many as the widest float of the kernel fills a register with (at least two)."""
-    widest = max((t.type.dtype.itemsize for t in kernel.tensors.values() if t.type.dtype.is_float), default=4)
+    """Lanes of a vector: as many as the widest float of the kernel fills a register with (at least
+    two)."""
+    widest = max(
+        (t.type.dtype.itemsize for t in kernel.tensors.values() if t.type.dtype.is_float), default=4
+    )
     return max(2, target.vector_bits // (8 * max(widest, 4)))
 
 
