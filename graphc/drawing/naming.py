@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphc.drawing.picture import Line
-from graphc.drawing.units import Unit
+from graphc.drawing.units import STRUCTURED, Unit
 from graphc.graph import Node, Value, composite_of
 from graphc.types import Size
 
@@ -149,7 +149,8 @@ def _only_composite(unit: Unit) -> str:
     if found != {""}:
         return _plain(found.pop()) if len(found) == 1 else ""
     working = [n for n in owner.nodes if n.inputs and n.op not in _BESIDE]
-    return operator_label(working[0]) if len(working) == 1 else ""
+    lone = len(working) == 1 and working[0].op not in STRUCTURED
+    return operator_label(working[0]) if lone else ""
 
 
 def unit_tip(unit: Unit, names: Mapping[str, str]) -> str:
