@@ -225,6 +225,8 @@ class _Composition:
             outputs.append(tensor)
             statements.append(self._store(piece, tensor, value))
         used = {a for s in statements for t in reach(s.operands) for a in _named(t)}
+        renamed = {a: e for a, e in self.table.extents.items() if a not in self.extents}
+        self.extents |= {a: e for a, e in renamed.items() if a in used}
         dims = self._dims(outputs, statements)
         steps = self._steps(statements)
         kernel = build.kernel(

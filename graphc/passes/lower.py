@@ -13,17 +13,16 @@ operations on a scalar.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from graphc.errors import GraphcError, VerifyError
-from graphc.graph import STATES, Graph, Node, Value, composite_of
+from graphc.graph import STATES, Graph, Node, Value
 from graphc.kernel.terms import Apply, AxisIndex, Const, Contract, Load, Reduction, Scan, Term
 from graphc.op import OPS, Access
 from graphc.passes.digits import undone
 from graphc.passes.lower_control import lower_control
+from graphc.passes.naming import readable
 from graphc.passes.pieces import Control, Inline, Piece, Program, Slot, Step, reach, work_of
 from graphc.passes.term_table import Substitution, TermTable
 from graphc.types import DTYPES, DType, Extent, TensorType, bool_, float32
@@ -386,11 +385,7 @@ def masked(table: TermTable, term: Term, pred: Term, fill: Term) -> Term:
     if isinstance(term, Load) and term.pred is None and term.fill is None:
         return table.load(term.tensor, term.index, term.dtype, pred, fill)
 
-    def guarded(load: Load) -> Term:
-        both = table.both(pred, load.pred)
-        return table.load(load.tensor, load.index, load.dtype, both, load.fill)
-
-    return table.where(pred, table.substitute(term, Substitution(load=guarded)), fill)
+    return table.where(pred, table.substitute(term, Substitution(guard=pred)), fill)
 
 
 _LETTERS = ("i", "j", "k", "l", "m", "n")
@@ -398,40 +393,3 @@ _LETTERS = ("i", "j", "k", "l", "m", "n")
 
 def _hints(rank: int) -> Sequence[str]:
     return _LETTERS[:rank] if rank <= len(_LETTERS) else [f"d{n}_" for n in range(rank)]
-
-
-#: what an operator's result is called where nothing else names it
-_SPOKEN = {
-    "+": "sum",
-    "-": "difference",
-    "*": "product",
-    "/": "quotient",
-    "//": "quotient",
-    "%": "remainder",
-    "<": "less",
-    "<=": "at_most",
-    "==": "equal",
-    "!=": "unequal",
-}
-
-
-def readable(value: Value, *, inside: bool = False) -> str:
-    """An identifier for a value: its name, its state's, its composite's, or (``inside`` it) its
-    op's.
-
-    ``net.0.weight`` -> ``weight``; a derivative of what ``relu`` made -> ``d_relu``.
-    """
-    node = value.node
-    state: Any = node.attrs.get("state")
-    given = value.name or getattr(state, "name", "")
-    if given:
-        return _identifier(given)
-    segment = composite_of(node.block)[1].rpartition("/")[2].partition("#")[0]
-    made = _identifier((not inside and segment) or _SPOKEN.get(node.op, node.op))
-    return f"d_{made}" if node.primal is not None else made
-
-
-def _identifier(name: str) -> str:
-    last = [part for part in re.split(r"[./]", name) if part and not part.isdigit()]
-    cleaned = re.sub(r"\W", "_", last[-1] if last else "value").strip("_")
-    return cleaned if cleaned and not cleaned[0].isdigit() else "value"

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, count
 
 import numpy as np
 
@@ -34,10 +34,13 @@ from graphc.kernel.terms import (
     SizeValue,
     Term,
 )
+from graphc.passes.affine import Affine, added, scaled
 from graphc.types import DType, Extent, bool_, int64
 
 __all__ = ["Substitution", "TermTable"]
 
+#: an index beyond this could have wrapped; an axis of run-time extent is taken to be this long
+LARGEST, UNKNOWN_EXTENT = 1 << 62, 1 << 31
 #: how a load of ``tensor`` at already rewritten operands is rewritten
 LoadRule = Callable[[Load], Term]
 
@@ -46,21 +49,15 @@ LoadRule = Callable[[Load], Term]
 class Substitution:
     """What to put for free axes, for bound axes (each may become several) and for loads.
 
-    ``guards`` holds a predicate for a bound axis that was cut into ragged blocks.
+    ``guards`` holds a predicate for a bound axis that was cut into ragged blocks. ``guard`` is put
+    on every load.
     """
 
     axes: Mapping[str, Term] = field(default_factory=dict)
     bound: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     guards: Mapping[str, Term] = field(default_factory=dict)
     load: LoadRule | None = None
-
-
-@dataclass(frozen=True)
-class _Affine:
-    """``constant + sum(coefficient * atom)``."""
-
-    terms: tuple[tuple[Term, int], ...]
-    constant: int
+    guard: Term | None = None
 
 
 class TermTable:
@@ -70,7 +67,7 @@ class TermTable:
         self.extents: dict[str, Extent] = {}
         self._terms: dict[Hashable, Term] = {}
         self._order: dict[Term, int] = {}
-        self._affine: dict[Term, _Affine] = {}
+        self._affine: dict[Term, Affine] = {}
 
     # ---- making terms
 
@@ -156,7 +153,7 @@ class TermTable:
         self, root: Term, how: Substitution, memo: dict[Term, Term] | None = None
     ) -> Term:
         """``root`` with axes and loads replaced. Bound axes of a reduction hide free ones of the
-        same name.
+        same name, and are renamed where what is put in names them.
 
         A shared term none of whose free axes is replaced stays as it is where loads are kept, so
         the cost is that of what changes. ``memo`` may be kept between calls with the same ``how``.
@@ -171,6 +168,11 @@ class TermTable:
             if self._untouched(term, how):
                 memo[term] = term
                 continue
+            inner = self._inside(term, how)
+            if inner is not None:
+                moved = {t: self.substitute(t, inner) for t in term.operands}
+                memo[term] = self._rebuilt(term, inner, moved)
+                continue
             missing = [t for t in term.operands if t not in memo]
             if missing:
                 stack.extend(reversed(missing))
@@ -179,10 +181,45 @@ class TermTable:
         return memo[root]
 
     def _untouched(self, term: Term, how: Substitution) -> bool:
-        shared = term in self._order
-        return (
-            shared and how.load is None and not how.bound and how.axes.keys().isdisjoint(term.axes)
-        )
+        if term not in self._order or how.load is not None or how.guard is not None or how.bound:
+            return False
+        return how.axes.keys().isdisjoint(term.axes)
+
+    def _inside(self, term: Term, how: Substitution) -> Substitution | None:
+        """What to put inside of a reduction where its own axes make a difference, else None.
+
+        m[i] = max x[i, j] over j   at i = j   ->   max x[j, j__1] over j__1
+        """
+        if not isinstance(term, Reduction | Contract):
+            return None
+        own = [a for a in term.over if a not in how.bound]
+        free = frozenset(chain.from_iterable(t.axes for t in term.operands)).difference(term.over)
+        axes = {a: t for a, t in how.axes.items() if a not in own}
+        entering = frozenset(chain.from_iterable(axes[a].axes for a in free if a in axes))
+        guard = self._without(how.guard, own)
+        captured = [a for a in own if a in entering]
+        if len(axes) == len(how.axes) and guard is how.guard and not captured:
+            return None
+        bound = dict(how.bound)
+        for axis in captured:
+            name = self._renamed(axis)
+            axes[axis], bound[axis] = self.axis(name), (name,)
+        return replace(how, axes=axes, bound=bound, guard=guard)
+
+    def _renamed(self, axis: str) -> str:
+        """A new axis as long as ``axis``."""
+        name = next(n for n in (f"{axis}__{i}" for i in count(1)) if n not in self.extents)
+        self.extents[name] = self.extents[axis]
+        return name
+
+    def _without(self, guard: Term | None, axes: Sequence[str]) -> Term | None:
+        """The parts of a conjunction that do not hang on ``axes``."""
+        if guard is None or guard.axes.isdisjoint(axes):
+            return guard
+        if isinstance(guard, Apply) and guard.op == "and":
+            left, right = (self._without(a, axes) for a in guard.args)
+            return self.both(left, right)
+        return None
 
     def _rebuilt(self, term: Term, how: Substitution, memo: Mapping[Term, Term]) -> Term:
         match term:
@@ -209,7 +246,7 @@ class TermTable:
         raise TypeError(f"no term of the Kernel IR: {term!r}")
 
     def _rebuilt_load(self, term: Load, how: Substitution, memo: Mapping[Term, Term]) -> Term:
-        pred = None if term.pred is None else memo[term.pred]
+        pred = self.both(how.guard, None if term.pred is None else memo[term.pred])
         fill = None if term.fill is None else memo[term.fill]
         index = tuple(memo[i] for i in term.index)
         load = self.load(term.tensor, index, term.dtype, pred, fill)
@@ -292,47 +329,66 @@ class TermTable:
     def _arithmetic(self, op: str, *args: Term) -> Term:
         left = self._affine_of(args[0])
         if op == "neg":
-            return self._written(_scaled(left, -1))
+            return self._written(scaled(left, -1))
         right = self._affine_of(args[1])
         if op == "+":
-            return self._written(_added(left, right))
+            return self._written(added(left, right))
         if op == "-":
-            return self._written(_added(left, _scaled(right, -1)))
+            return self._written(added(left, scaled(right, -1)))
         if op == "*" and not right.terms:
-            return self._written(_scaled(left, right.constant))
+            return self._written(scaled(left, right.constant))
         if op == "*" and not left.terms:
-            return self._written(_scaled(right, left.constant))
-        if op in ("//", "%") and not right.terms and right.constant > 0:
+            return self._written(scaled(right, left.constant))
+        divides = op in ("//", "%") and not right.terms and right.constant > 0
+        if divides and self._is_index(left):
             return self._divided(op, left, right.constant)
         return self._raw_apply(op, args, int64)
 
-    def _divided(self, op: str, value: _Affine, by: int) -> Term:
-        whole = _Affine(
+    def _is_index(self, value: Affine) -> bool:
+        """Whether it is made of axes and sizes and too small to wrap: data may have wrapped."""
+        low = high = value.constant
+        for atom, coefficient in value.terms:
+            if not self._small(atom):
+                return False
+            first, last = self._atom_range(atom)
+            reach = max(abs(first or 0), UNKNOWN_EXTENT if last is None else abs(last))
+            low, high = low - abs(coefficient) * reach, high + abs(coefficient) * reach
+        return low > -LARGEST and high < LARGEST
+
+    def _small(self, atom: Term) -> bool:
+        if isinstance(atom, AxisIndex | SizeValue | ScalarValue):
+            return True
+        if not isinstance(atom, Apply) or atom.op not in ("//", "%", "*"):
+            return False
+        return all(self._is_index(self._affine_of(a)) for a in atom.args)
+
+    def _divided(self, op: str, value: Affine, by: int) -> Term:
+        whole = Affine(
             tuple((t, c // by) for t, c in value.terms if c % by == 0), value.constant // by
         )
-        rest = _Affine(tuple((t, c) for t, c in value.terms if c % by), value.constant % by)
+        rest = Affine(tuple((t, c) for t, c in value.terms if c % by), value.constant % by)
         low, high = self._range(rest)
         if low is not None and high is not None and low // by == high // by:
             quotient = low // by
             if op == "//":
-                return self._written(_Affine(whole.terms, whole.constant + quotient))
-            return self._written(_Affine(rest.terms, rest.constant - quotient * by))
+                return self._written(Affine(whole.terms, whole.constant + quotient))
+            return self._written(Affine(rest.terms, rest.constant - quotient * by))
         remainder = self._written(rest)
         if op == "%":
             return self._raw_apply("%", (remainder, self.const(by)), int64)
         nested = self._raw_apply("//", (remainder, self.const(by)), int64)
-        return self._written(_added(whole, _Affine(((nested, 1),), 0)))
+        return self._written(added(whole, Affine(((nested, 1),), 0)))
 
-    def _affine_of(self, term: Term) -> _Affine:
+    def _affine_of(self, term: Term) -> Affine:
         if isinstance(term, Const):
-            return _Affine((), int(term.value))
-        return self._affine.get(term) or _Affine(((term, 1),), 0)
+            return Affine((), int(term.value))
+        return self._affine.get(term) or Affine(((term, 1),), 0)
 
     def range_of(self, term: Term) -> tuple[int | None, int | None]:
         """Inclusive bounds of an int64 term, None where unknown."""
         return self._range(self._affine_of(term))
 
-    def _range(self, value: _Affine) -> tuple[int | None, int | None]:
+    def _range(self, value: Affine) -> tuple[int | None, int | None]:
         low: int | None = value.constant
         high: int | None = value.constant
         for atom, coefficient in value.terms:
@@ -361,7 +417,7 @@ class TermTable:
             )
         return None, None
 
-    def _written(self, value: _Affine) -> Term:
+    def _written(self, value: Affine) -> Term:
         """The one term that stands for ``value``."""
         value = self._joined(value)
         ordered = sorted(value.terms, key=lambda item: self._order[item[0]])
@@ -375,12 +431,14 @@ class TermTable:
             return self.const(value.constant)
         if value.constant > 0:
             total = self._raw_apply("+", (total, self.const(value.constant)), int64)
+        elif value.constant == -(1 << 63):  # it has no positive
+            total = self._raw_apply("+", (total, self.const(value.constant)), int64)
         elif value.constant < 0:
             total = self._raw_apply("-", (total, self.const(-value.constant)), int64)
-        self._affine[total] = _Affine(tuple(ordered), value.constant)
+        self._affine[total] = Affine(tuple(ordered), value.constant)
         return total
 
-    def _joined(self, value: _Affine) -> _Affine:
+    def _joined(self, value: Affine) -> Affine:
         """``c*k*(a // k) + c*(a % k) -> c*a``, as often as it applies."""
         counted: dict[Term, int] = dict(value.terms)
         for atom in list(counted):
@@ -394,23 +452,9 @@ class TermTable:
             if counted.get(quotient) != coefficient * int(by.value):
                 continue
             del counted[atom], counted[quotient]
-            whole = _added(
-                _Affine(tuple(counted.items()), value.constant),
-                _scaled(self._affine_of(atom.args[0]), coefficient),
+            whole = added(
+                Affine(tuple(counted.items()), value.constant),
+                scaled(self._affine_of(atom.args[0]), coefficient),
             )
             return self._joined(whole)
         return value
-
-
-def _added(left: _Affine, right: _Affine) -> _Affine:
-    total = dict(left.terms)
-    for term, coefficient in right.terms:
-        total[term] = total.get(term, 0) + coefficient
-    kept = tuple((t, c) for t, c in total.items() if c)
-    return _Affine(kept, left.constant + right.constant)
-
-
-def _scaled(value: _Affine, by: int) -> _Affine:
-    if by == 0:
-        return _Affine((), 0)
-    return _Affine(tuple((t, c * by) for t, c in value.terms), value.constant * by)

@@ -7,9 +7,12 @@ import itertools
 import numpy as np
 import pytest
 
+import graphc as gc
+from graphc import ops
 from graphc.kernel.terms import Apply, AxisIndex, Const, Term
 from graphc.passes.term_table import Substitution, TermTable
 from graphc.types import float32, int64
+from tests.passes.levels import check_levels
 
 EXTENTS = {"i": 6, "j": 4, "k": 3}
 
@@ -108,3 +111,12 @@ def test_substitution_keeps_what_a_reduction_binds() -> None:
     assert isinstance(moved, Apply)
     assert moved.args[0] is total
     assert moved.args[1] is table.load("y", (table.const(2),), float32)
+
+
+def test_data_that_may_have_wrapped_is_not_divided_out() -> None:
+    """``x * 2 // 2`` is not x where x * 2 wraps."""
+    big = np.int64([1, -(2**62) - 1, 2**62 + 5])
+    x = gc.observed("x", (3,), gc.int64)
+    check_levels([x], [x * 2 // 2, (x * 4 + 1) % 4, (x * (2**62)) % 3], arrays=[big])
+    step = 6364136223846793005
+    check_levels([], [(ops.arange(5) * step) % 1000, (ops.arange(5) * step + step) // 7])

@@ -1,0 +1,46 @@
+"""Names that a person recognizes, for slots and so for kernels, their tensors and buffers."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from graphc.graph import Value, composite_of
+
+__all__ = ["readable"]
+
+#: what an operator's result is called where nothing else names it
+_SPOKEN = {
+    "+": "sum",
+    "-": "difference",
+    "*": "product",
+    "/": "quotient",
+    "//": "quotient",
+    "%": "remainder",
+    "<": "less",
+    "<=": "at_most",
+    "==": "equal",
+    "!=": "unequal",
+}
+
+
+def readable(value: Value, *, inside: bool = False) -> str:
+    """An identifier for a value: its name, its state's, its composite's, or (``inside`` it) its
+    op's.
+
+    ``net.0.weight`` -> ``weight``; a derivative of what ``relu`` made -> ``d_relu``.
+    """
+    node = value.node
+    state: Any = node.attrs.get("state")
+    given = value.name or getattr(state, "name", "")
+    if given:
+        return _identifier(given)
+    segment = composite_of(node.block)[1].rpartition("/")[2].partition("#")[0]
+    made = _identifier((not inside and segment) or _SPOKEN.get(node.op, node.op))
+    return f"d_{made}" if node.primal is not None else made
+
+
+def _identifier(name: str) -> str:
+    last = [part for part in re.split(r"[./]", name) if part and not part.isdigit()]
+    cleaned = re.sub(r"\W", "_", last[-1] if last else "value").strip("_")
+    return cleaned if cleaned and not cleaned[0].isdigit() else "value"
