@@ -429,9 +429,7 @@ class TermTable:
             total = part if total is None else self._raw_apply("+", (total, part), int64)
         if total is None:
             return self.const(value.constant)
-        if value.constant > 0:
-            total = self._raw_apply("+", (total, self.const(value.constant)), int64)
-        elif value.constant == -(1 << 63):  # it has no positive
+        if value.constant > 0 or value.constant == -(1 << 63):  # the least has no positive
             total = self._raw_apply("+", (total, self.const(value.constant)), int64)
         elif value.constant < 0:
             total = self._raw_apply("-", (total, self.const(-value.constant)), int64)
