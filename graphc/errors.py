@@ -1,4 +1,6 @@
-"""Every error a person can meet. Who, what was expected, what came, where in the user's file, what to try."""
+"""Every error a person can meet. Who, what was expected, what came, where in the user's file, what
+to try.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,8 @@ __all__ = [
 class GraphcError(Exception):
     """Base of all graphc errors.
 
-    ``message`` says who, expected, got and what to try; ``source`` is the line of the user's file it comes from and
-    is appended as ``defined at file:line in function``.
+    ``message`` says who, expected, got and what to try; ``source`` is the line of the user's file
+    it comes from and is appended as ``defined at file:line in function``.
     """
 
     def __init__(self, message: str, source: SourceLoc | None = None) -> None:
@@ -69,7 +71,9 @@ class BindError(GraphcError):
 
 
 class RuntimeCheckError(GraphcError):
-    """A check inside the compiled program failed (an index out of range, say); no state was changed."""
+    """A check inside the compiled program failed (an index out of range, say); no state was
+    changed.
+    """
 
 
 class ParseError(GraphcError):

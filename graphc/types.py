@@ -1,7 +1,7 @@
 """Element types, symbolic sizes, tensor types and source lines: the words every level speaks.
 
-A size is an ``Extent``: a plain ``int`` or a ``Size``, a polynomial with integer coefficients over named ``Dim``s
-(and floor-divisions and remainders of such polynomials by positive integers)::
+A size is an ``Extent``: a plain ``int`` or a ``Size``, a polynomial with integer coefficients over
+named ``Dim``s (and floor-divisions and remainders of such polynomials by positive integers)::
 
     size := int | dim | size + size | size - size | size * size | size // int | size % int
 """
@@ -56,7 +56,9 @@ class SourceLoc:
 
 @dataclass(frozen=True)
 class DType:
-    """An element type: ``name`` as users write it (``float32``), ``short`` as the texts write it (``f32``)."""
+    """An element type: ``name`` as users write it (``float32``), ``short`` as the texts write it
+    (``f32``).
+    """
 
     name: str
     short: str
@@ -100,7 +102,8 @@ _BY_NAME: dict[str, DType] = {t.name: t for t in DTYPES.values()} | DTYPES
 
 
 def dtype_of(spec: object) -> DType:
-    """The ``DType`` for a DType, a name (``"float32"`` or ``"f32"``), a NumPy dtype or a Python scalar type.
+    """The ``DType`` for a DType, a name (``"float32"`` or ``"f32"``), a NumPy dtype or a Python
+    scalar type.
 
     >>> dtype_of("f32") is dtype_of(np.float32) is float32
     True
@@ -123,7 +126,8 @@ Monomial = tuple[Atom, ...]  # sorted by text; () is the constant
 
 
 class Size:
-    """A polynomial over dims; immutable, equal by canonical form, comparing with ints and sizes gives a real bool.
+    """A polynomial over dims; immutable, equal by canonical form, comparing with ints and sizes
+    gives a real bool.
 
     >>> b = Dim("B")
     >>> b + b == 2 * b, str(4 * b + 1), (b * 6) // 3 == 2 * b
@@ -232,10 +236,11 @@ class Size:
 
 
 class Dim(Size):
-    """A named size, bound at the call: ``Dim("B")`` stands for any batch size from ``min`` to ``max``.
+    """A named size, bound at the call: ``Dim("B")`` stands for any batch size from ``min`` to
+    ``max``.
 
-    ``multiple_of`` promises divisibility. ``specialize=True`` compiles once per bound size; ``False`` makes one code
-    for all sizes. Two dims are equal when name and constraints are.
+    ``multiple_of`` promises divisibility. ``specialize=True`` compiles once per bound size;
+    ``False`` makes one code for all sizes. Two dims are equal when name and constraints are.
     """
 
     __slots__ = ("max", "min", "multiple_of", "name", "specialize")

@@ -9,6 +9,7 @@ later.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from graphc.backends.llvm.context import I64, Context, Position, memory_type, register_type
 from graphc.backends.llvm.ir import PTR, LLVMType, V, literal
@@ -51,7 +52,8 @@ def flat_offset(tensor: KernelTensor, index: tuple[Term, ...]) -> Affine:
 @dataclass(frozen=True)
 class _Place:
     """Where an access goes: one address (``lanes`` elements from there, or one element), or an
-    address a lane."""
+    address a lane.
+    """
 
     pointer: V
     gathered: V | None
@@ -98,7 +100,8 @@ def _pointer(
     k: Context, tensor: KernelTensor, flat: Affine, position: Position, atoms: dict[Term, V]
 ) -> V:
     """The scalar part of an address, built outermost coordinate first so that each loop adds only
-    its own step."""
+    its own step.
+    """
     numbers = dict(position)
     fixed: Extent = flat.constant
     parts: list[tuple[int, V, Extent]] = []
@@ -142,10 +145,8 @@ def _guard(
     for dimension in k.unproved[key]:
         at = index_value(k, index[dimension], position)
         extent = k.splat(k.extent(tensor.type.shape[dimension]), at.type.lanes)
-        inside = ("inside", at.text, extent.text)
-        tests.append(
-            k.hoisted(inside, (at, extent), lambda a=at, e=extent: k.f.compare("ult", a, e))
-        )
+        inside = partial(k.f.compare, "ult", at, extent)
+        tests.append(k.hoisted(("inside", at.text, extent.text), (at, extent), inside))
     return k.conjunction(tests)
 
 
@@ -233,7 +234,8 @@ def _plain_load(
     k: Context, load: Load, place: _Place, guard: V | None, position: Position, dtype: DType
 ) -> V:
     """An unmasked load; where a scalar guard fails it reads zeros instead, and the fill is
-    selected."""
+    selected.
+    """
     lanes = k.lanes if place.contiguous else 1
     pointer = place.pointer
     if guard is not None:

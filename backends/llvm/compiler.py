@@ -27,7 +27,9 @@ _EMITTERS = ("nest.py", "kernel/*.py", "backends/llvm/*.py", "backends/llvm/vecm
 
 @functools.cache
 def emitter_version() -> str:
-    """A digest of the code that makes machine code, so that a changed emitter never meets old objects."""
+    """A digest of the code that makes machine code, so that a changed emitter never meets old
+    objects.
+    """
     root = Path(types.__file__).parent
     digest = hashlib.blake2s(codegen.llvm_version.encode(), digest_size=10)
     for pattern in _EMITTERS:
@@ -37,7 +39,9 @@ def emitter_version() -> str:
 
 
 def kernel_key(kernel: Kernel, tiling: Tiling, target: Target) -> str:
-    """A name for all that a kernel's machine code depends on; the kernel's own name is not part of it."""
+    """A name for all that a kernel's machine code depends on; the kernel's own name is not part of
+    it.
+    """
     body = print_kernel(kernel).split("\n", 1)[1]
     text = f"{body}\n{tiling}\n{target.key}\n{emitter_version()}"
     return hashlib.blake2s(text.encode(), digest_size=16).hexdigest()
@@ -65,4 +69,6 @@ def compile_kernel(
     code = (cache or default_cache()).get(
         key, lambda: codegen.object_of(text(), target.machine, level=_LEVEL)
     )
-    return CompiledKernel(symbol, code, grid_blocks(nest), scratch_bytes(nest, target), text, target.machine)
+    return CompiledKernel(
+        symbol, code, grid_blocks(nest), scratch_bytes(nest, target), text, target.machine
+    )

@@ -8,12 +8,12 @@ and is splatted where it meets one that does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
 from graphc.backends.llvm import vecmath
-from graphc.backends.llvm.ir import PTR, Buffer, Function, LLVMType, Module, V, literal
+from graphc.backends.llvm.ir import Buffer, Function, LLVMType, Module, V, literal
 from graphc.backends.llvm.target import Target
 from graphc.errors import KernelError
 from graphc.kernel.terms import AxisIndex, Const, Kernel, ScalarValue, SizeValue, Term
@@ -51,7 +51,8 @@ def register_type(dtype: DType, lanes: int = 1) -> LLVMType:
 
 def memory_type(dtype: DType, lanes: int = 1) -> LLVMType:
     """The LLVM type of a value in memory: bool is a byte, half floats are their bits (LLVM masks
-    and moves those)."""
+    and moves those).
+    """
     return LLVMType(_IN_MEMORY.get(dtype.short, _ELEMENTS[dtype.short]), lanes)
 
 
@@ -80,7 +81,8 @@ class _Scope:
 
 class Context:
     """One kernel being emitted into one function. Kernel values by term and position; see the
-    module's docstring."""
+    module's docstring.
+    """
 
     def __init__(self, nest: Nest, target: Target, module: Module, function: Function) -> None:
         self.nest, self.kernel, self.target = nest, nest.kernel, target
@@ -99,7 +101,7 @@ class Context:
         self.flats: dict[tuple[object, ...], Affine] = {}
         self.unproved: dict[tuple[object, ...], list[int]] = {}
         self.streams = False  # whether a store went past the caches
-        self.key_states: dict[tuple[object, ...], tuple[object, ...]] = {}
+        self.key_states: dict[tuple[object, ...], V] = {}
 
     # -- scopes
     def push(self) -> None:
@@ -124,10 +126,11 @@ class Context:
         return None
 
     def hoisted(
-        self, key: tuple[object, ...], operands: Sequence[V], make: Mapping[str, object] | object
+        self, key: tuple[object, ...], operands: Sequence[V], make: Callable[[], V]
     ) -> V:
         """``make()`` once, in the innermost scope in which an operand was born, so that inner loops
-        share it."""
+        share it.
+        """
         known = self.remembered(key)
         if known is not None:
             return known
@@ -140,7 +143,7 @@ class Context:
         )
         scope, lines = self.scopes[depth], self.f.lines
         self.f.lines = scope.lines
-        value: V = make()  # type: ignore[operator]
+        value = make()
         self.f.lines = lines
         scope.memo[key] = value
         if value.text.startswith("%"):
@@ -301,7 +304,8 @@ class Context:
 
 def vector_lanes(kernel: Kernel, target: Target) -> int:
     """Lanes of a vector: as many as the widest float of the kernel fills a register with (at least
-    two)."""
+    two).
+    """
     widest = max(
         (t.type.dtype.itemsize for t in kernel.tensors.values() if t.type.dtype.is_float), default=4
     )

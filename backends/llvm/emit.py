@@ -1,7 +1,8 @@
 """Kernel + Tiling -> one native function, by walking its nest.
 
-The function runs grid blocks ``begin <= b < end``. Its argument table has one 8-byte slot per input, output, size
-(value), scalar (pointer), then the error record's address and the number of its first check.
+The function runs grid blocks ``begin <= b < end``. Its argument table has one 8-byte slot per
+input, output, size (value), scalar (pointer), then the error record's address and the number of its
+first check.
 """
 
 from __future__ import annotations
@@ -10,10 +11,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.backends.llvm import access, fold
-from graphc.backends.llvm.context import I1, I64, Context, Coordinate, Position, memory_type, register_type, vector_lanes
+from graphc.backends.llvm.context import (
+    I1,
+    I64,
+    Context,
+    Coordinate,
+    Position,
+    memory_type,
+    register_type,
+    vector_lanes,
+)
 from graphc.backends.llvm.ir import PTR, Function, LLVMType, Module, V, literal
 from graphc.backends.llvm.target import Target
-from graphc.kernel.terms import AxisIndex, Kernel, Load, Term
+from graphc.kernel.terms import Apply, AxisIndex, Kernel, Load, Term
 from graphc.nest import (
     Accumulate,
     Begin,
@@ -41,7 +51,9 @@ __all__ = ["emit_kernel", "emit_nest", "grid_blocks", "scratch_bytes"]
 
 
 def emit_kernel(kernel: Kernel, tiling: Tiling, target: Target, symbol: str = "kernel") -> str:
-    """LLVM IR of a kernel, for the target's code generator. KernelError where the tiling does not fit."""
+    """LLVM IR of a kernel, for the target's code generator. KernelError where the tiling does not
+    fit.
+    """
     return emit_nest(build_nest(kernel, tiling), target, symbol)
 
 
@@ -50,7 +62,10 @@ def emit_nest(nest: Nest, target: Target, symbol: str) -> str:
     module = Module()
     module.functions.append("@zeros = private constant [64 x i8] zeroinitializer, align 64")
     function = Function(
-        module, symbol, [("ptr", "args"), ("i64", "begin"), ("i64", "end"), ("ptr", "worker")], attributes="#0"
+        module,
+        symbol,
+        [("ptr", "args"), ("i64", "begin"), ("i64", "end"), ("ptr", "worker")],
+        attributes="#0",
     )
     context = Context(nest, target, module, function)
     _Emitter(context).run()
@@ -101,14 +116,15 @@ class _Emitter:
             self.steps(self.nest.body)
             self.k.pop()
         if self.k.streams:
-            self.f.line("fence seq_cst")  # what went past the caches is seen before the next barrier
+            # what went past the caches is seen before the next barrier
+            self.f.line("fence seq_cst")
 
     def arguments(self) -> None:
         k, f = self.k, self.f
         table = V("%args", PTR)
 
-        def slot(number: int, type_: object = PTR) -> V:
-            return k.born(f.load(type_, f.offset(table, number, "i64"), 8))  # type: ignore[arg-type]
+        def slot(number: int, type_: LLVMType = PTR) -> V:
+            return k.born(f.load(type_, f.offset(table, number, "i64"), 8))
 
         number = 0
         for tensor in (*k.kernel.inputs, *k.kernel.outputs):
@@ -147,7 +163,9 @@ class _Emitter:
                 self.ranges[axis] = _Range(start, k.minimum(past, k.extent(extent)), None)
 
     def whole(self, extent: Extent) -> _Range:
-        return _Range(literal(0, I64), self.k.extent(extent), extent if isinstance(extent, int) else None)
+        return _Range(
+            literal(0, I64), self.k.extent(extent), extent if isinstance(extent, int) else None
+        )
 
     # -- steps
     def steps(self, steps: Sequence[Step]) -> None:
@@ -188,15 +206,18 @@ class _Emitter:
             if isinstance(term, Load):
                 k.bind(term, position, access.emit_load(k, term, position))
             else:
+                assert isinstance(term, Apply)
                 args = [k.value(a, position) for a in term.operands]
                 dtypes = [a.dtype for a in term.operands]
-                k.bind(term, position, k.apply(term.op, args, dtypes, term.dtype))  # type: ignore[attr-defined]
+                k.bind(term, position, k.apply(term.op, args, dtypes, term.dtype))
 
     def begin(self, trip: Pass, loop: Step) -> None:
         tile = 1
         while isinstance(loop, Loop):
             tile *= loop.tile if loop.axis in trip.over else 1
-            loop = next((s for s in loop.body if isinstance(s, Loop) and trip in s.passes), loop.body[-1])
+            loop = next(
+                (s for s in loop.body if isinstance(s, Loop) and trip in s.passes), loop.body[-1]
+            )
         for (member, n), buffer in trip.held.items():
             self.clear(member, n, buffer)
         self.states.update(fold.begin(self.k, trip, tile))
@@ -206,7 +227,9 @@ class _Emitter:
         holds = k.value(pred, position)
         fails = f.binary("xor", holds, literal(True, holds.type))
         valid = k.conjunction([fails, k.tail(pred.axes, position)])
-        assert valid is not None and k.error is not None and k.check_base is not None
+        assert valid is not None
+        assert k.error is not None
+        assert k.check_base is not None
         if valid.type.lanes > 1:
             valid = f.intrinsic("vector.reduce.or", valid, result=I1)
         with f.when(valid):
@@ -215,7 +238,9 @@ class _Emitter:
 
     # -- loops
     def loop(self, step: Loop) -> None:
-        """Whole tiles first, then what is left: a smaller tile with its last lanes masked, or point by point."""
+        """Whole tiles first, then what is left: a smaller tile with its last lanes masked, or point
+        by point.
+        """
         for scan in step.scans:
             self.states.update(fold.scan_states(self.k, scan))
         span = self.range(step)
@@ -254,7 +279,9 @@ class _Emitter:
             self.body(step, after, tile, lanes, stop, mask)
 
     def open_loop(self, step: Loop, start: V, stop: V, lanes: int) -> None:
-        """A loop whose length only the run knows; a rest that is known (the last block's) still gets its own tile."""
+        """A loop whose length only the run knows; a rest that is known (the last block's) still
+        gets its own tile.
+        """
         k, points = self.k, step.tile * lanes
         extent = k.kernel.extents[step.axis]
         if points == 1:
@@ -279,7 +306,9 @@ class _Emitter:
             after = last
         if lanes > 1:
             left = k.born(self.f.binary("sub", stop, after))
-            steps = V("<" + ", ".join(f"i64 {n}" for n in range(lanes)) + ">", I64._replace(lanes=lanes))
+            steps = V(
+                "<" + ", ".join(f"i64 {n}" for n in range(lanes)) + ">", I64._replace(lanes=lanes)
+            )
             mask = k.born(self.f.compare("slt", steps, k.splat(left, lanes)))
             self.body_loop(step, after, stop, 1, lanes, mask)
 
@@ -288,9 +317,19 @@ class _Emitter:
         return V(f"<{bits}>", I1._replace(lanes=lanes))
 
     def body_loop(
-        self, step: Loop, start: V, stop: V, tile: int, lanes: int, mask: V | None, *, nonempty: bool = False
+        self,
+        step: Loop,
+        start: V,
+        stop: V,
+        tile: int,
+        lanes: int,
+        mask: V | None,
+        *,
+        nonempty: bool = False,
     ) -> None:
-        """A native loop around the body, with the states of the step's passes and scans carried through it."""
+        """A native loop around the body, with the states of the step's passes and scans carried
+        through it.
+        """
         members = {m for trip in step.passes for m in trip.members} | set(step.scans)
         keys = [key for key in self.states if key.of in members]
         carried = [self.states[key] for key in keys]
@@ -310,12 +349,16 @@ class _Emitter:
         for key, value in zip(keys, loop.results, strict=True):
             self.states[key] = self.k.born(value)
 
-    def body(self, step: Loop, base: V, tile: int, lanes: int, end: V | None, mask: V | None) -> None:
+    def body(
+        self, step: Loop, base: V, tile: int, lanes: int, end: V | None, mask: V | None
+    ) -> None:
         self.k.push()
         self.inside(step, base, tile, lanes, end, mask)
         self.k.pop()
 
-    def inside(self, step: Loop, base: V, tile: int, lanes: int, end: V | None, mask: V | None) -> None:
+    def inside(
+        self, step: Loop, base: V, tile: int, lanes: int, end: V | None, mask: V | None
+    ) -> None:
         coordinates = self.k.coordinates
         hidden = coordinates.pop(step.axis, None)
         coordinates[step.axis] = Coordinate(step.axis, base, tile, lanes, end, mask)
@@ -331,11 +374,15 @@ class _Emitter:
         assert scratch is not None
         offset = self.layouts[buffer].offset
         return self.k.hoisted(
-            ("buffer", buffer.name), (scratch,), lambda: self.f.offset(scratch, self.k.extent(offset), "i8")
+            ("buffer", buffer.name),
+            (scratch,),
+            lambda: self.f.offset(scratch, self.k.extent(offset), "i8"),
         )
 
     def address(self, buffer: Buffer, position: Position) -> tuple[V, LLVMType]:
-        return access.buffer_address(self.k, buffer, self.place(buffer), self.layouts[buffer].sizes, position)
+        return access.buffer_address(
+            self.k, buffer, self.place(buffer), self.layouts[buffer].sizes, position
+        )
 
     def keep(self, buffer: Buffer, position: Position, value: V, dtype: DType) -> None:
         pointer, type_ = self.address(buffer, position)
@@ -399,7 +446,9 @@ class _Layout:
 
 
 def layout_buffers(nest: Nest, lanes: int) -> tuple[dict[Buffer, _Layout], Extent]:
-    """Offsets of scratch buffers: the last axis padded to whole vectors, room for every outer position and lane."""
+    """Offsets of scratch buffers: the last axis padded to whole vectors, room for every outer
+    position and lane.
+    """
     layouts: dict[Buffer, _Layout] = {}
     offset: Extent = 0
     for buffer in nest.buffers:

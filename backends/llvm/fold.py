@@ -1,7 +1,8 @@
 """Reductions and scans: states in registers, one a position (and a lane), merged at the end.
 
-A pass keeps its states as loop-carried values. Where the result has few positions, the unrolled points of the reduced
-axis get states of their own (``copies``), so that one addition need not wait for the other.
+A pass keeps its states as loop-carried values. Where the result has few positions, the unrolled
+points of the reduced axis get states of their own (``copies``), so that one addition need not wait
+for the other.
 """
 
 from __future__ import annotations
@@ -19,7 +20,17 @@ from graphc.kernel.terms import Contract, Reduction, Result, Scan, Term
 from graphc.nest import Accumulate, Buffer, Folding, Pass
 from graphc.types import DType
 
-__all__ = ["LaneValues", "StateKey", "begin", "end", "identity", "scan_states", "update", "update_held", "accumulate"]
+__all__ = [
+    "LaneValues",
+    "StateKey",
+    "accumulate",
+    "begin",
+    "end",
+    "identity",
+    "scan_states",
+    "update",
+    "update_held",
+]
 
 #: chains of additions that keep the arithmetic units busy
 _CHAINS = 8
@@ -93,7 +104,9 @@ def _flat_states(trip: Pass, member: Folding, k: Context) -> list[int]:
 
 
 def _copies(k: Context, trip: Pass, tile: int) -> int:
-    ordered = any(isinstance(m, Reduction) and not MONOIDS[m.monoid].commutative for m in trip.members)
+    ordered = any(
+        isinstance(m, Reduction) and not MONOIDS[m.monoid].commutative for m in trip.members
+    )
     chains = sum(len(k.positions(m.axes)) for m in trip.members)
     return 1 if ordered or trip.held or chains >= _CHAINS else tile
 
@@ -102,7 +115,9 @@ def _copies(k: Context, trip: Pass, tile: int) -> int:
 
 
 def begin(k: Context, trip: Pass, tile: int) -> dict[StateKey, V]:
-    """The states before the first element. ``tile`` is the unrolling of the pass's innermost axes together."""
+    """The states before the first element. ``tile`` is the unrolling of the pass's innermost axes
+    together.
+    """
     states: dict[StateKey, V] = {}
     copies = _copies(k, trip, tile)
     for member in trip.members:
@@ -133,7 +148,13 @@ def _joined(place: Position, steps: Position) -> Position:
 
 
 def _update_one(
-    k: Context, trip: Pass, member: Folding, states: dict[StateKey, V], place: Position, position: Position, copy: int
+    k: Context,
+    trip: Pass,
+    member: Folding,
+    states: dict[StateKey, V],
+    place: Position,
+    position: Position,
+    copy: int,
 ) -> None:
     valid = k.conjunction(
         [
@@ -155,12 +176,14 @@ def _update_one(
         )
         new = _fold(k, member, typed, elements)
         stepped = [t.value for t in new]
-        _remember(k, member, copy, place, typed, new)
+        k.key_states[member, copy, place] = typed[0].value
     for key, before, after in zip(keys, old, stepped, strict=True):
         states[key] = _select(k, valid, k.splat(after, before.type.lanes), before)
 
 
-def _fold(k: Context, member: Reduction, state: tuple[Typed, ...], elements: tuple[Typed, ...]) -> tuple[Typed, ...]:
+def _fold(
+    k: Context, member: Reduction, state: tuple[Typed, ...], elements: tuple[Typed, ...]
+) -> tuple[Typed, ...]:
     monoid, ops = MONOIDS[member.monoid], LaneValues(k)
     return (monoid.merge if member.merge else monoid.step)(ops, state, elements)
 
@@ -190,7 +213,7 @@ def _multiply_add(k: Context, member: Contract, total: V, position: Position) ->
     if member.dtype.is_float and k.target.has_fma:
         return k.f.fma(factors[0], factors[1], total)
     multiply, add = ("fmul", "fadd") if member.dtype.is_float else ("mul", "add")
-    return k.f.binary(add, total, k.f.binary(multiply, *factors))
+    return k.f.binary(add, total, k.f.binary(multiply, factors[0], factors[1]))
 
 
 def _select(k: Context, valid: V | None, new: V, old: V) -> V:
@@ -202,11 +225,6 @@ def _select(k: Context, valid: V | None, new: V, old: V) -> V:
 # ---- held states
 
 
-def _remember(k: Context, member: Reduction, copy: int, place: Position, old: tuple[Typed, ...],
-              new: tuple[Typed, ...]) -> None:
-    k.key_states[member, copy, place] = (old[0], new[0])
-
-
 def update_held(
     k: Context,
     trip: Pass,
@@ -215,14 +233,20 @@ def update_held(
     buffer: Buffer,
     address: Callable[[Buffer, Position], tuple[V, LLVMType]],
 ) -> None:
-    """Fold one more element into a held state, with the key state of before (the flat ones moved already)."""
+    """Fold one more element into a held state, with the key state of before (the flat ones moved
+    already).
+    """
     assert isinstance(member, Reduction)
-    dtype = _state_dtypes(member, k)[n]
+    dtypes = _state_dtypes(member, k)
+    dtype = dtypes[n]
     for position in k.positions(member.axes | frozenset(buffer.axes)):
-        key, _ = k.key_states[member, 0, k.project(position, member.axes)]
+        key = Typed(k.key_states[member, 0, k.project(position, member.axes)], dtypes[0])
         pointer, type_ = address(buffer, position)
         old = from_memory(k, k.f.load(type_, pointer, dtype.itemsize), dtype)
-        elements = (_element(k, member, 0, 1, position), _element(k, member, n, type_.lanes, position))
+        elements = (
+            _element(k, member, 0, 1, position),
+            _element(k, member, n, type_.lanes, position),
+        )
         stepped = _fold(k, member, (key, Typed(old, dtype)), elements)[1].value
         valid = k.conjunction(
             [
@@ -245,7 +269,8 @@ def end(k: Context, trip: Pass, states: dict[StateKey, V]) -> None:
         for place in k.positions(member.axes):
             copies = sorted({key.copy for key in states if key.of is member})
             partial = [
-                tuple(Typed(states.pop(StateKey(member, n, c, place)), dtypes[n]) for n in flat) for c in copies
+                tuple(Typed(states.pop(StateKey(member, n, c, place)), dtypes[n]) for n in flat)
+                for c in copies
             ]
             while len(partial) > 1:
                 pairs = [
@@ -267,7 +292,9 @@ def _results(k: Context, member: Folding, n: int) -> list[Term]:
     return [t for t in k.kernel.terms if isinstance(t, Result) and t.of is member and t.index == n]
 
 
-def _merge(k: Context, member: Folding, left: tuple[Typed, ...], right: tuple[Typed, ...]) -> tuple[Typed, ...]:
+def _merge(
+    k: Context, member: Folding, left: tuple[Typed, ...], right: tuple[Typed, ...]
+) -> tuple[Typed, ...]:
     if isinstance(member, Contract):
         op = "fadd" if member.dtype.is_float else "add"
         return (Typed(k.f.binary(op, left[0].value, right[0].value), member.dtype),)

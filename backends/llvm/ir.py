@@ -1,8 +1,9 @@
-"""LLVM IR as text, function by function: typed SSA values, straight-line instructions and structured loops.
+"""LLVM IR as text, function by function: typed SSA values, straight-line instructions and
+structured loops.
 
-A function body is a tree of buffers: a loop's body is a buffer inside its parent's. While an inner loop is being
-written, its parent can still be appended to, and what is appended there comes before the loop: that is how the
-emitter hoists. Text costs a thirtieth of llvmlite's builder.
+A function body is a tree of buffers: a loop's body is a buffer inside its parent's. While an inner
+loop is being written, its parent can still be appended to, and what is appended there comes before
+the loop: that is how the emitter hoists. Text costs a thirtieth of llvmlite's builder.
 """
 
 from __future__ import annotations
@@ -16,7 +17,17 @@ from typing import NamedTuple, Union
 __all__ = ["BITS", "PTR", "Function", "LLVMType", "Loop", "Module", "V", "literal"]
 
 #: bits of each LLVM element type
-BITS = {"i1": 1, "i8": 8, "i16": 16, "i32": 32, "i64": 64, "half": 16, "bfloat": 16, "float": 32, "double": 64}
+BITS = {
+    "i1": 1,
+    "i8": 8,
+    "i16": 16,
+    "i32": 32,
+    "i64": 64,
+    "half": 16,
+    "bfloat": 16,
+    "float": 32,
+    "double": 64,
+}
 _INTEGER_OF = {8: "i8", 16: "i16", 32: "i32", 64: "i64"}
 _FLOATS = ("half", "bfloat", "float", "double")
 
@@ -91,7 +102,9 @@ Buffer = list[Union[str, "Buffer"]]
 
 @dataclass
 class Loop:
-    """An open loop: ``index`` and ``carried`` inside it; set ``next`` before it closes; ``results`` after it."""
+    """An open loop: ``index`` and ``carried`` inside it; set ``next`` before it closes; ``results``
+    after it.
+    """
 
     index: V
     carried: list[V]
@@ -102,8 +115,16 @@ class Loop:
 class Function:
     """One function under construction. ``lines`` is the buffer that instructions go to now."""
 
-    def __init__(self, module: Module, name: str, parameters: Sequence[tuple[str, str]], *, result: str = "void",
-                 linkage: str = "", attributes: str = "") -> None:
+    def __init__(
+        self,
+        module: Module,
+        name: str,
+        parameters: Sequence[tuple[str, str]],
+        *,
+        result: str = "void",
+        linkage: str = "",
+        attributes: str = "",
+    ) -> None:
         self.module = module
         self.name = name
         self._head = (
@@ -154,7 +175,9 @@ class Function:
         return literal(value, type_)
 
     def binary(self, op: str, a: V, b: V, flags: str = "") -> V:
-        """``op`` is LLVM's: fadd, fsub, fmul, fdiv, add, sub, mul, and, or, xor, shl, lshr, ashr, sdiv, srem..."""
+        """``op`` is LLVM's: fadd, fsub, fmul, fdiv, add, sub, mul, and, or, xor, shl, lshr, ashr,
+        sdiv, srem...
+        """
         return self.let(f"{op} {flags + ' ' if flags else ''}{a.type} {a.text}, {b.text}", a.type)
 
     def fneg(self, a: V) -> V:
@@ -177,7 +200,9 @@ class Function:
         return self.cast("bitcast", a, element)
 
     def intrinsic(self, name: str, *args: V, result: LLVMType | None = None) -> V:
-        """``llvm.NAME.SUFFIX`` overloaded on the first argument's type: fma, rint, floor, fabs, copysign, sqrt..."""
+        """``llvm.NAME.SUFFIX`` overloaded on the first argument's type: fma, rint, floor, fabs,
+        copysign, sqrt...
+        """
         full = f"llvm.{name}.{args[0].type.suffix}"
         return self.call(full, *args, result=result or args[0].type)
 
@@ -201,7 +226,8 @@ class Function:
             return V(f"splat ({a.type.element} {a.text})", type_)
         first = self.let(f"insertelement {type_} poison, {a}, i64 0", type_)
         return self.let(
-            f"shufflevector {type_} {first.text}, {type_} poison, <{lanes} x i32> zeroinitializer", type_
+            f"shufflevector {type_} {first.text}, {type_} poison, <{lanes} x i32> zeroinitializer",
+            type_,
         )
 
     def offset(self, pointer: V, index: V | int, element: str) -> V:
@@ -216,16 +242,20 @@ class Function:
         return self.let(f"load {type_}, {pointer}, align {align}", type_)
 
     def store(self, value: V, pointer: V, align: int, *, nontemporal: bool = False) -> None:
-        self.line(f"store {value}, {pointer}, align {align}" + (", !nontemporal !0" if nontemporal else ""))
+        self.line(
+            f"store {value}, {pointer}, align {align}"
+            + (", !nontemporal !0" if nontemporal else "")
+        )
 
     # -- structure
     @contextmanager
-    def loop(self, start: V, stop: V, step: int, carried: Iterable[V] = (), *, nonempty: bool = False
-             ) -> Iterator[Loop]:
+    def loop(
+        self, start: V, stop: V, step: int, carried: Iterable[V] = (), *, nonempty: bool = False
+    ) -> Iterator[Loop]:
         """``for index in range(start, stop, step)`` (i64) with loop-carried values.
 
-        Set ``loop.next`` inside; ``loop.results`` holds the final values afterwards. ``nonempty`` promises at least
-        one pass, which saves the guard.
+        Set ``loop.next`` inside; ``loop.results`` holds the final values afterwards. ``nonempty``
+        promises at least one pass, which saves the guard.
         """
         initial = list(carried)
         parent = self.lines
@@ -243,7 +273,8 @@ class Function:
         back = self._block
         self.branch(again, head, done)
         self.lines = parent
-        if nonempty:  # the way in is written last, so that what was hoisted meanwhile comes before it
+        # the way in is written last, so that what was hoisted meanwhile comes before it
+        if nonempty:
             self.jump(head)
         else:
             self.branch(self.compare("slt", start, stop), head, done)
@@ -251,7 +282,8 @@ class Function:
         phis = [(index, start, following), *zip(values, initial, loop.next, strict=True)]
         for value, first, later in phis:
             self.lines.append(
-                f"  {value.text} = phi {value.type} [ {first.text}, %{before} ], [ {later.text}, %{back} ]"
+                f"  {value.text} = phi {value.type} "
+                f"[ {first.text}, %{before} ], [ {later.text}, %{back} ]"
             )
         self.lines.append(body)
         self.label(done)
@@ -260,7 +292,10 @@ class Function:
         else:
             for first, later in zip(initial, loop.next, strict=True):
                 loop.results.append(
-                    self.let(f"phi {first.type} [ {first.text}, %{before} ], [ {later.text}, %{back} ]", first.type)
+                    self.let(
+                        f"phi {first.type} [ {first.text}, %{before} ], [ {later.text}, %{back} ]",
+                        first.type,
+                    )
                 )
 
     @contextmanager

@@ -2,11 +2,13 @@
 
     contract a[m,k], b[k,n]  ->  pack: p[nb,k,ni] = b[k, 16 nb + ni];  contract a[m,k], p[nb,k,ni]
 
-The first copies the operand, through whatever index map and arithmetic it has, into the order in which the
-microkernel reads it: panels of a register tile's width, k by k. The second streams it. Both are plain kernels, so a
-packed copy is a buffer like any other: seen in the schedule, shared by contractions, hoisted out of loops.
+The first copies the operand, through whatever index map and arithmetic it has, into the order in
+which the microkernel reads it: panels of a register tile's width, k by k. The second streams it.
+Both are plain kernels, so a packed copy is a buffer like any other: seen in the schedule, shared by
+contractions, hoisted out of loops.
 
-Images with a border are copied once into a padded one, which leaves the contraction no predicate to test.
+Images with a border are copied once into a padded one, which leaves the contraction no predicate to
+test.
 """
 
 from __future__ import annotations
@@ -18,9 +20,9 @@ from dataclasses import dataclass, replace
 from graphc.backends.llvm.access import flat_offset
 from graphc.backends.llvm.context import vector_lanes
 from graphc.backends.llvm.target import Target
+from graphc.errors import KernelError
 from graphc.kernel import build
 from graphc.kernel.bounds import unproved
-from graphc.errors import KernelError
 from graphc.kernel.terms import (
     Apply,
     AxisIndex,
@@ -92,13 +94,17 @@ class _Panels:
         valid = build.apply("<", index, extent) if ragged else None
         panels = -(-extent // self.width)
         over = [a for a, _ in self.kernel.axes if a in self.contraction.over]
-        others = [a for a, _ in self.kernel.axes if a in self.operand.axes and a not in (self.lane, *over)]
+        others = [
+            a for a, _ in self.kernel.axes if a in self.operand.axes and a not in (self.lane, *over)
+        ]
         layout = [*others, outer, *over, inner]
         extents: dict[str, Extent] = {**self.kernel.extents, outer: panels, inner: self.width}
         shape = tuple(extents[a] for a in layout)
         packed = KernelTensor(packed_name, TensorType(self.operand.dtype, shape))
 
-        split = _Rewriter(axes={self.lane: index}, guard={self.lane: valid} if valid is not None else {})
+        split = _Rewriter(
+            axes={self.lane: index}, guard={self.lane: valid} if valid is not None else {}
+        )
         place = tuple(build.axis(a) for a in layout)
         value = split(self.operand)
         used = {t.tensor for t in _reach(value) if isinstance(t, Load)}
@@ -128,7 +134,11 @@ class _Panels:
         return extent
 
     def free_names(self) -> tuple[str, str, str]:
-        taken = {a for a, _ in self.kernel.axes} | set(self.kernel.tensors) | {n for n, _ in self.kernel.definitions}
+        taken = (
+            {a for a, _ in self.kernel.axes}
+            | set(self.kernel.tensors)
+            | {n for n, _ in self.kernel.definitions}
+        )
         outer, inner = _fresh(f"{self.lane}b", taken), _fresh(f"{self.lane}i", taken)
         return outer, inner, _fresh("packed", taken)
 
@@ -141,7 +151,11 @@ def _plan(kernel: Kernel, contraction: Contract, target: Target) -> _Panels | No
         free = operand.axes - shared - frozenset(contraction.over)
         rows = other.axes - shared - frozenset(contraction.over)
         lane = _stored_along(kernel, free)
-        if lane is None or not rows or not _is_fixed(kernel, operand.axes | frozenset(contraction.over)):
+        if (
+            lane is None
+            or not rows
+            or not _is_fixed(kernel, operand.axes | frozenset(contraction.over))
+        ):
             continue
         extent = kernel.extents[lane]
         points = _points(kernel, contraction.over)
@@ -166,12 +180,19 @@ def _stored_along(kernel: Kernel, free: frozenset[str]) -> str | None:
 
 
 def _reads_badly(kernel: Kernel, operand: Term, lane: str) -> bool:
-    """Whether reading it along ``lane`` gathers, computes or tests, or walks far apart down the reduced axes."""
+    """Whether reading it along ``lane`` gathers, computes or tests, or walks far apart down the
+    reduced axes.
+    """
     if not isinstance(operand, Load):
         return True
     tensor = kernel.tensors[operand.tensor]
     flat = flat_offset(tensor, operand.index)
-    if flat.axes.get(lane) != 1 or flat.atoms or operand.pred is not None or operand.fill is not None:
+    if (
+        flat.axes.get(lane) != 1
+        or flat.atoms
+        or operand.pred is not None
+        or operand.fill is not None
+    ):
         return True
     steps = [c for a, c in flat.axes.items() if a != lane]
     far = [c for c in steps if isinstance(c, int) and c * tensor.type.dtype.itemsize >= _FAR]
@@ -190,7 +211,9 @@ def _is_contiguous(kernel: Kernel, operand: Term, over: Sequence[str]) -> bool:
 
 
 def _padded(kernel: Kernel, made: list[Kernel]) -> Kernel:
-    """``load im[2*y + p - 1, ..] else 0`` under a contraction -> a load of a copy with its border, and no test."""
+    """``load im[2*y + p - 1, ..] else 0`` under a contraction -> a load of a copy with its border,
+    and no test.
+    """
     contraction = _only_contraction(kernel)
     if contraction is None:
         return kernel
@@ -209,11 +232,17 @@ def _padded(kernel: Kernel, made: list[Kernel]) -> Kernel:
 
 
 def _tests_only_the_border(kernel: Kernel, load: Load) -> bool:
-    """Whether its predicate says no more than that its index is inside: with a fill, it need not say that."""
+    """Whether its predicate says no more than that its index is inside: with a fill, it need not
+    say that.
+    """
     shape = kernel.tensors[load.tensor].type.shape
     inside = [(affine(t), extent) for t, extent in zip(load.index, shape, strict=True)]
     for test in _conjuncts(load.pred):
-        if not isinstance(test, Apply) or len(test.args) != 2 or not isinstance(test.args[1], Const):
+        if (
+            not isinstance(test, Apply)
+            or len(test.args) != 2
+            or not isinstance(test.args[1], Const)
+        ):
             return False
         form, bound = affine(test.args[0]), test.args[1].value
         low = test.op == ">=" and bound == 0 and any(form == f for f, _ in inside)
@@ -230,7 +259,11 @@ def _conjuncts(pred: Term | None) -> list[Term]:
 
 
 def _with_border(
-    kernel: Kernel, operand: Load, spans: Sequence[tuple[int, int]], outside: set[int], made: list[Kernel]
+    kernel: Kernel,
+    operand: Load,
+    spans: Sequence[tuple[int, int]],
+    outside: set[int],
+    made: list[Kernel],
 ) -> Kernel:
     tensor = kernel.tensors[operand.tensor]
     taken = {a for a, _ in kernel.axes} | set(kernel.tensors) | {n for n, _ in kernel.definitions}
@@ -242,14 +275,23 @@ def _with_border(
         shape.append(high - low + 1 if dimension in outside else extent)
     bordered = KernelTensor(name, TensorType(tensor.type.dtype, tuple(shape)))
     axes = [_fresh(f"d{n}", taken) for n in range(len(shape))]
-    at = [build.apply("+", build.axis(a), low) if low else build.axis(a) for a, low in zip(axes, lows, strict=True)]
+    at = [
+        build.apply("+", build.axis(a), low) if low else build.axis(a)
+        for a, low in zip(axes, lows, strict=True)
+    ]
     made.append(
         build.kernel(
             f"{kernel.name}_border",
             list(zip(axes, shape, strict=True)),
             [tensor],
             [bordered],
-            [build.store(bordered, [build.axis(a) for a in axes], build.load(tensor, at, fill=operand.fill))],
+            [
+                build.store(
+                    bordered,
+                    [build.axis(a) for a in axes],
+                    build.load(tensor, at, fill=operand.fill),
+                )
+            ],
             sizes=kernel.sizes,
         )
     )
@@ -264,7 +306,11 @@ def _shifted(index: Term, by: int) -> Term:
     form = affine(index)
     total: Term | None = None
     for axis, coefficient in form.axes.items():
-        part = build.apply("*", build.size(coefficient), build.axis(axis)) if coefficient != 1 else build.axis(axis)
+        part = (
+            build.apply("*", build.size(coefficient), build.axis(axis))
+            if coefficient != 1
+            else build.axis(axis)
+        )
         total = part if total is None else build.apply("+", total, part)
     constant = build.size(form.constant + by)
     if total is None:
@@ -273,7 +319,9 @@ def _shifted(index: Term, by: int) -> Term:
 
 
 def _span(kernel: Kernel, index: Term) -> tuple[int, int] | None:
-    """The least and greatest value of an affine index; None where it depends on data or run-time sizes."""
+    """The least and greatest value of an affine index; None where it depends on data or run-time
+    sizes.
+    """
     form = affine(index)
     if form.atoms or not isinstance(form.constant, int):
         return None
@@ -297,14 +345,25 @@ def _rebuilt(
     statements: Sequence[Statement],
     rewriter: _Rewriter,
 ) -> Kernel:
-    """The kernel with other axes and statements; inputs that nothing reads any more are left out."""
-    used = {t.tensor for s in statements for o in s.operands for t in _reach(o) if isinstance(t, Load)}
+    """The kernel with other axes and statements; inputs that nothing reads any more are left
+    out.
+    """
+    used = {
+        t.tensor for s in statements for o in s.operands for t in _reach(o) if isinstance(t, Load)
+    }
     inputs = [t for t in (*kernel.inputs, *more) if t.name in used]
     names: Mapping[Term, str] = {
         rewriter(t): n for n, t in kernel.definitions if not isinstance(t, (Reduction, Scan))
     }
     return build.kernel(
-        kernel.name, axes, inputs, kernel.outputs, statements, names, sizes=kernel.sizes, scalars=kernel.scalars
+        kernel.name,
+        axes,
+        inputs,
+        kernel.outputs,
+        statements,
+        names,
+        sizes=kernel.sizes,
+        scalars=kernel.scalars,
     )
 
 
@@ -340,8 +399,8 @@ def _fresh(wanted: str, taken: set[str]) -> str:
 class _Rewriter:
     """Terms with axes and terms replaced, shared where they were shared.
 
-    ``axes`` maps an axis to the term that stands for its index; ``guard`` a split axis to what must hold for the
-    index to be inside; ``terms`` replaces whole terms.
+    ``axes`` maps an axis to the term that stands for its index; ``guard`` a split axis to what must
+    hold for the index to be inside; ``terms`` replaces whole terms.
     """
 
     def __init__(
@@ -373,7 +432,9 @@ class _Rewriter:
                 return replace(term, args=tuple(operands), axes=axes)
             case Contract(over=over):
                 where = operands[2] if term.where is not None else None
-                return replace(term, a=operands[0], b=operands[1], where=where, axes=axes - frozenset(over))
+                return replace(
+                    term, a=operands[0], b=operands[1], where=where, axes=axes - frozenset(over)
+                )
             case Load():
                 index = tuple(operands[: len(term.index)])
                 pred = self(term.pred) if term.pred is not None else None

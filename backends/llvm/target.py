@@ -1,4 +1,6 @@
-"""What a machine offers to code: vector width, registers, caches. The emitter and the tiler read nothing else."""
+"""What a machine offers to code: vector width, registers, caches. The emitter and the tiler read
+nothing else.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ _NAMED = {
 
 
 def named_target(name: str) -> Target:
-    """A generic target: ``sse`` (x86-64-v2), ``avx2`` (v3), ``avx512`` (v4), ``aarch64``; BackendError for others."""
+    """A generic target: ``sse`` (x86-64-v2), ``avx2`` (v3), ``avx512`` (v4), ``aarch64``;
+    BackendError for others.
+    """
     if name not in _NAMED:
         raise BackendError(f"no CPU target {name!r}; one of {', '.join(_NAMED)}")
     return _NAMED[name]
@@ -65,7 +69,8 @@ def host_target() -> Target:
         return Target(machine.cpu, machine, 128, 32, has_fma=True)
     if machine.architecture != "x86_64" or "+sse4.1" not in has:
         raise BackendError(
-            f"graphc needs x86-64 with SSE4.1 or aarch64; this machine is {machine.triple} {machine.cpu}"
+            "graphc needs x86-64 with SSE4.1 or aarch64; "
+            f"this machine is {machine.triple} {machine.cpu}"
         )
     if {"+avx512f", "+avx512dq", "+avx512vl"} <= has:
         return Target(machine.cpu, machine, 512, 32, has_fma=True, l2_bytes=1 << 20)

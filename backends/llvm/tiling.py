@@ -1,9 +1,11 @@
-"""Choosing a Tiling on a CPU: which axis runs in lanes, how large the register tile, how the grid is cut.
+"""Choosing a Tiling on a CPU: which axis runs in lanes, how large the register tile, how the grid
+is cut.
 
-Two ways to run a kernel are compared. *Across*: one parallel axis runs in lanes and reductions go point by point
-inside it (a GEMM with a contiguous right operand, a column sum). *Along*: each reduction runs in lanes along one of
-its own axes and merges them at the end (a row sum, a GEMM of two operands contiguous along k). Costs are counted in
-vector instructions; nothing here depends on the number of threads.
+Two ways to run a kernel are compared. *Across*: one parallel axis runs in lanes and reductions go
+point by point inside it (a GEMM with a contiguous right operand, a column sum). *Along*: each
+reduction runs in lanes along one of its own axes and merges them at the end (a row sum, a GEMM of
+two operands contiguous along k). Costs are counted in vector instructions; nothing here depends on
+the number of threads.
 """
 
 from __future__ import annotations
@@ -29,9 +31,8 @@ _MAX_BLOCKS = 256
 _HOLD_BYTES = 64 * 1024
 #: outputs of this size leave no room for anything else in the caches
 _STREAM_BYTES = 16 << 20
-_EXPENSIVE = frozenset(
-    "exp exp2 expm1 log log2 log1p tanh sigmoid erf sin cos tan pow / sqrt rsqrt bits atan".split()
-)
+_TRANSCENDENTAL = {"exp", "exp2", "expm1", "log", "log2", "log1p", "tanh", "sigmoid", "erf", "pow"}
+_EXPENSIVE = _TRANSCENDENTAL | {"sin", "cos", "tan", "atan", "/", "sqrt", "rsqrt", "bits"}
 
 
 def choose_tiling(kernel: Kernel, target: Target) -> Tiling:
@@ -46,7 +47,9 @@ def choose_tiling(kernel: Kernel, target: Target) -> Tiling:
 
 @dataclass(frozen=True)
 class _Access:
-    """A load or store, and how its address moves along each axis: 1 contiguous, 0 not at all, None anyhow."""
+    """A load or store, and how its address moves along each axis: 1 contiguous, 0 not at all, None
+    anyhow.
+    """
 
     axes: frozenset[str]
     steps: dict[str, int | None]
@@ -64,7 +67,9 @@ class _Plan:
         self.loads = {t: _access(kernel, t) for t in kernel.terms if isinstance(t, Load)}
         self.stores = [(s, _access(kernel, s)) for s in kernel.stores]
         self.reads = {f: [self.loads[t] for t in _inner_loads(f.operands)] for f in self.foldings}
-        self.store_reads = [[self.loads[t] for t in _inner_loads(s.operands)] for s, _ in self.stores]
+        self.store_reads = [
+            [self.loads[t] for t in _inner_loads(s.operands)] for s, _ in self.stores
+        ]
         self.axis_order = [a for a, _ in kernel.axes]
 
     # -- costs
@@ -86,7 +91,8 @@ class _Plan:
         total = vectors
         for access in accesses:
             step = access.step(lane)
-            shared = 4.0 if access.axes < axes else 1.0  # a register tile reuses what lacks one of its axes
+            # a register tile reuses what lacks one of its axes
+            shared = 4.0 if access.axes < axes else 1.0
             total += (vectors if step in (0, 1) else 2.0 * points) / shared
         return total
 
@@ -117,8 +123,16 @@ class _Plan:
                 lanes.add(best)
             total += min(with_lanes, alone)
         for (store, access), reads in zip(self.stores, self.store_reads, strict=True):
-            free = [a for a in self.axis_order if a in store.axes and self.may_run_in_lanes(a, store, access)]
-            costs = {a: self.cost(store.axes, [access, *reads], a) for a in free if a not in self.parallel}
+            free = [
+                a
+                for a in self.axis_order
+                if a in store.axes and self.may_run_in_lanes(a, store, access)
+            ]
+            costs = {
+                a: self.cost(store.axes, [access, *reads], a)
+                for a in free
+                if a not in self.parallel
+            }
             chosen = min(costs, key=costs.__getitem__, default=None)
             alone = self.cost(store.axes, [access, *reads], None)
             if chosen is not None and costs[chosen] < alone:
@@ -136,7 +150,7 @@ class _Plan:
     def tiling_across(self, lane: str) -> Tiling:
         tile: dict[str, int] = {}
         vectors = math.ceil(self.extent(lane) / self.lanes)
-        budget = 12 if self.target.vector_registers <= 16 else 24
+        budget = 24 if self.target.vector_registers > 16 else 12 if self.target.has_fma else 8
         inside = [f for f in self.foldings if lane in f.axes]
         rows = self.row_axis(lane, inside)
         if inside and rows is not None:
@@ -153,7 +167,12 @@ class _Plan:
         held_back = self.uneven_axes()
         tile = {a: n for a, n in tile.items() if n > 1 and a not in held_back}
         return Tiling(
-            self.blocks(tile, lane), tile, frozenset({lane}), tuple(order), self.held(), self.streamed()
+            self.blocks(tile, lane),
+            tile,
+            frozenset({lane}),
+            tuple(order),
+            self.held(),
+            self.streamed(),
         )
 
     def tiling_along(self, lanes: frozenset[str]) -> Tiling:
@@ -177,7 +196,9 @@ class _Plan:
         reused_last = [a for a in tile if a in self.parallel]
         order = [a for a in self.axis_order if a not in lanes and a not in reused_last]
         order += [*reused_last[::-1], *(a for a in self.axis_order if a in lanes)]
-        return Tiling(self.blocks(tile, None), tile, lanes, tuple(order), self.held(), self.streamed())
+        return Tiling(
+            self.blocks(tile, None), tile, lanes, tuple(order), self.held(), self.streamed()
+        )
 
     def unrolled_points(self, inside: list[Folding]) -> dict[str, int]:
         """Points of reduced axes to run at once: short axes whole, else a few of the innermost."""
@@ -195,7 +216,9 @@ class _Plan:
         return tile
 
     def uneven_axes(self) -> set[str]:
-        """Axes that loop bounds depend on: a register tile over them would turn the bounds into masks."""
+        """Axes that loop bounds depend on: a register tile over them would turn the bounds into
+        masks.
+        """
         found: set[str] = set()
         for folding in self.foldings:
             if folding.where is not None:
@@ -203,12 +226,16 @@ class _Plan:
         return found
 
     def row_axis(self, lane: str, inside: list[Folding]) -> str | None:
-        """The parallel axis that a register tile repeats: what is read in lanes lacks it, so that it is read once."""
+        """The parallel axis that a register tile repeats: what is read in lanes lacks it, so that
+        it is read once.
+        """
         reads = [r for f in inside for r in self.reads[f]]
         for axis in reversed(self.parallel):
             if axis == lane or not all(axis in f.axes for f in inside):
                 continue
-            if any(axis in r.axes for r in reads) and all(axis not in r.axes for r in reads if lane in r.axes):
+            if any(axis in r.axes for r in reads) and all(
+                axis not in r.axes for r in reads if lane in r.axes
+            ):
                 return axis
         return None
 
@@ -225,8 +252,12 @@ class _Plan:
         return total + sum(10 * self.points(t.axes) for t in heavy)
 
     def blocks(self, tile: dict[str, int], lane: str | None) -> dict[str, int]:
-        """Cut parallel axes, outermost first, until there are enough blocks or they would be too small."""
-        most_blocks = _MAX_BLOCKS // 4 if any(isinstance(f, Contract) for f in self.foldings) else _MAX_BLOCKS
+        """Cut parallel axes, outermost first, until there are enough blocks or they would be too
+        small.
+        """
+        most_blocks = (
+            _MAX_BLOCKS // 4 if any(isinstance(f, Contract) for f in self.foldings) else _MAX_BLOCKS
+        )
         wanted = max(1, min(most_blocks, int(self.work() // _BLOCK_WORK)))
         rows = [a for a in self.parallel if a != lane]
         blocks: dict[str, int] = {}
@@ -248,17 +279,23 @@ class _Plan:
     def cache_rows(self, axis: str, unit: int) -> tuple[int, int]:
         """Least and most points of an axis in a block of a contraction.
 
-        Enough register tiles to use again what the near caches hold of the other operand; at most what leaves this
-        operand's part within reach.
+        Enough register tiles to use again what the near caches hold of the other operand; at most
+        what leaves this operand's part within reach.
         """
         least, most = 1, 1 << 40
         for folding in self.foldings:
-            if not isinstance(folding, Contract) or axis not in folding.axes or axis in folding.over:
+            if (
+                not isinstance(folding, Contract)
+                or axis not in folding.axes
+                or axis in folding.over
+            ):
                 continue
             bytes_a_point = 4 * self.points(folding.over)
             if unit > 1 and self.points(folding.over) >= 64:
                 least = 16 * unit
-            most = min(most, max(unit, int(2 * self.target.l2_bytes / bytes_a_point) // unit * unit))
+            most = min(
+                most, max(unit, int(2 * self.target.l2_bytes / bytes_a_point) // unit * unit)
+            )
         return min(least, most), most
 
     def streamed(self) -> frozenset[str]:
@@ -270,7 +307,9 @@ class _Plan:
         )
 
     def held(self) -> frozenset[str]:
-        """Definitions worth keeping between passes: dear to compute, read in several loops, small enough."""
+        """Definitions worth keeping between passes: dear to compute, read in several loops, small
+        enough.
+        """
         names = {t: n for n, t in self.kernel.definitions}
         sites: dict[Term, int] = {}
         for root in [*self.foldings, *self.kernel.statements]:
@@ -282,7 +321,10 @@ class _Plan:
             if count < 2 or not bound or term not in names or not self.is_dear(term):
                 continue
             extents: list[Extent] = [self.kernel.extents[a] for a in bound]
-            if all(isinstance(e, int) for e in extents) and term.dtype.itemsize * self.points(bound) <= _HOLD_BYTES:
+            if (
+                all(isinstance(e, int) for e in extents)
+                and term.dtype.itemsize * self.points(bound) <= _HOLD_BYTES
+            ):
                 kept.add(names[term])
         return frozenset(kept)
 
@@ -315,5 +357,5 @@ def _inner_terms(roots: Iterable[Term]) -> list[Term]:
     return list(seen)
 
 
-def _inner_loads(roots: Iterable[Term]) -> list[Term]:
+def _inner_loads(roots: Iterable[Term]) -> list[Load]:
     return [t for t in _inner_terms(roots) if isinstance(t, Load)]

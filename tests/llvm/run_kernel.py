@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -31,19 +32,30 @@ def run_kernel(
     target: Target | None = None,
     pieces: int = 3,
 ) -> tuple[Arrays, int]:
-    """The outputs, and the number of the check that failed (0: none). ``pieces`` ranges run last one first."""
+    """The outputs, and the number of the check that failed (0: none). ``pieces`` ranges run last
+    one first.
+    """
     compiled = compile_kernel(kernel, target or host_target(), tiling)
     bound = dict(sizes or {})
-    dims = {Dim(s.name, min=s.min, max=s.max, multiple_of=s.multiple_of, specialize=False): bound[s.name]
-            for s in kernel.sizes}
+    dims = {
+        Dim(s.name, min=s.min, max=s.max, multiple_of=s.multiple_of, specialize=False): bound[
+            s.name
+        ]
+        for s in kernel.sizes
+    }
 
     def known(extent: Extent) -> int:
         value = evaluate(extent, dims)
-        return value if isinstance(value, int) else int(value.evaluate({d: bound[d.name] for d in value.dims}))
+        return (
+            value
+            if isinstance(value, int)
+            else int(value.evaluate({d: bound[d.name] for d in value.dims}))
+        )
 
     held = [aligned(inputs[t.name], t.type.dtype.numpy) for t in kernel.inputs]
     outputs = {
-        t.name: poisoned(tuple(known(e) for e in t.type.shape), t.type.dtype.numpy) for t in kernel.outputs
+        t.name: poisoned(tuple(known(e) for e in t.type.shape), t.type.dtype.numpy)
+        for t in kernel.outputs
     }
     cells = [np.array(dict(scalars or {})[s.name], dtype=s.dtype.numpy) for s in kernel.scalars]
     error = np.zeros(8, np.int64)
@@ -56,7 +68,7 @@ def run_kernel(
     run = _entry(compiled)
     grid = known(compiled.grid)
     marks = [grid * n // pieces for n in range(pieces + 1)]
-    for begin, end in reversed(list(zip(marks, marks[1:], strict=False))):
+    for begin, end in reversed(list(pairwise(marks))):
         run(ctypes.addressof(table), begin, end, ctypes.addressof(worker))
     return outputs, int(error[0])
 

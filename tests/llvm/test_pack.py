@@ -38,8 +38,12 @@ def matmul(m: int, n: int, k: int, left: str, right: str) -> Kernel:
   store y[m, n] = max(c + bias, 0.0)""")
 
 
-@pytest.mark.parametrize(("left", "right"), [("mk", "kn"), ("mk", "nk"), ("km", "kn"), ("km", "nk")])
-@pytest.mark.parametrize(("m", "n", "k"), [(193, 130, 257), (400, 48, 64), (97, 1000, 33), (250, 17, 300)])
+@pytest.mark.parametrize(
+    ("left", "right"), [("mk", "kn"), ("mk", "nk"), ("km", "kn"), ("km", "nk")]
+)
+@pytest.mark.parametrize(
+    ("m", "n", "k"), [(193, 130, 257), (400, 48, 64), (97, 1000, 33), (250, 17, 300)]
+)
 def test_packed_products_equal_numpy(m: int, n: int, k: int, left: str, right: str) -> None:
     rng = np.random.default_rng(3)
     kernel = matmul(m, n, k, left, right)
@@ -53,14 +57,21 @@ def test_packed_products_equal_numpy(m: int, n: int, k: int, left: str, right: s
 
 def test_large_products_are_packed_and_small_ones_are_not() -> None:
     target = host_target()
-    assert [k.name for k in pack_operands(matmul(512, 512, 512, "mk", "kn"), target)] == ["product_pack", "product"]
+    assert [k.name for k in pack_operands(matmul(512, 512, 512, "mk", "kn"), target)] == [
+        "product_pack",
+        "product",
+    ]
     assert len(pack_operands(matmul(512, 512, 512, "mk", "nk"), target)) == 2
     assert len(pack_operands(matmul(32, 512, 512, "mk", "nk"), target)) == 1
     assert len(pack_operands(matmul(40, 30, 20, "mk", "kn"), target)) == 1
 
 
-@pytest.mark.parametrize(("height", "width", "stride", "dilation"), [(9, 14, 1, 1), (13, 7, 2, 1), (12, 12, 1, 2)])
-def test_bordered_convolutions_equal_the_interpreter(height: int, width: int, stride: int, dilation: int) -> None:
+@pytest.mark.parametrize(
+    ("height", "width", "stride", "dilation"), [(9, 14, 1, 1), (13, 7, 2, 1), (12, 12, 1, 2)]
+)
+def test_bordered_convolutions_equal_the_interpreter(
+    height: int, width: int, stride: int, dilation: int
+) -> None:
     rng = np.random.default_rng(4)
     rows = (height + 4 - 2 * dilation - 1) // stride + 1
     columns = (width + 4 - 2 * dilation - 1) // stride + 1

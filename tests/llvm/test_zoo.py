@@ -1,4 +1,6 @@
-"""Every kernel of the zoo, compiled: equal to its independent reference, at odd sizes and on every vector width."""
+"""Every kernel of the zoo, compiled: equal to its independent reference, at odd sizes and on every
+vector width.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +30,16 @@ def test_compiled_kernel_equals_its_reference(case) -> None:
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
 def test_narrower_vectors_give_the_same(case, target: Target) -> None:
     inputs = case.make_inputs(np.random.default_rng(SEED))
-    outputs, _ = run_kernel(parse_kernel(case.text), inputs, case.sizes, case.scalars, target=target)
+    outputs, _ = run_kernel(
+        parse_kernel(case.text), inputs, case.sizes, case.scalars, target=target
+    )
     assert_agrees(case, outputs, case.reference(inputs), SEED)
 
 
 @pytest.mark.parametrize("case", [c for c in ZOO if c.golden], ids=str)
 def test_a_plain_tiling_means_the_same(case) -> None:
     inputs = case.make_inputs(np.random.default_rng(SEED))
-    outputs, _ = run_kernel(parse_kernel(case.text), inputs, case.sizes, case.scalars, tiling=Tiling())
+    outputs, _ = run_kernel(
+        parse_kernel(case.text), inputs, case.sizes, case.scalars, tiling=Tiling()
+    )
     assert_agrees(case, outputs, case.reference(inputs), SEED)

@@ -52,7 +52,10 @@ ATTENTION = """kernel attention
 CASES = {
     "softmax": (SOFTMAX, Tiling({"i": 8}, {"j": 4}, frozenset("j"), ("i", "j"), frozenset("e"))),
     "softmax_recomputed": (SOFTMAX, Tiling({"i": 8}, {"j": 4}, frozenset("j"), ("i", "j"))),
-    "norm_backward": (NORM_BACKWARD, Tiling({"ib": 1}, {"j": 2}, frozenset("j"), ("ib", "ii", "j"))),
+    "norm_backward": (
+        NORM_BACKWARD,
+        Tiling({"ib": 1}, {"j": 2}, frozenset("j"), ("ib", "ii", "j")),
+    ),
     "attention": (ATTENTION, Tiling({"i": 4}, {}, frozenset("cd"), ("i", "j", "c", "d"))),
 }
 
@@ -79,7 +82,9 @@ def test_a_reduction_that_needs_another_waits_for_it() -> None:
 
 
 def test_only_parallel_axes_are_blocked() -> None:
-    with pytest.raises(KernelError, match=r"softmax: the tiling blocks \['j'\], which are not parallel axes"):
+    with pytest.raises(
+        KernelError, match=r"softmax: the tiling blocks \['j'\], which are not parallel axes"
+    ):
         build_nest(parse_kernel(SOFTMAX), Tiling({"j": 8}))
 
 
