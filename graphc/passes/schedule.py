@@ -173,12 +173,17 @@ def may_share(kernel: Kernel, source: str, target: str) -> bool:
     loads = [t for t in kernel.terms if isinstance(t, Load) and t.tensor == source]
     if len(stores) != 1 or kernel.tensors[source].type != kernel.tensors[target].type:
         return False
-    if any(set(s.index) != set(stores[0].index) for s in _stores_before(kernel, stores[0], loads)):
+    others = _other_readers(kernel, stores[0], loads)
+    if any(set(s.index) != set(stores[0].index) for s in others):
         return False
+    late = [s for s in others if kernel.stores.index(s) > kernel.stores.index(stores[0])]
+    read = _reached(stores[0].operands)
+    if any(load not in read and load in _reached(s.operands) for s in late for load in loads):
+        return False  # it would be read after the store at the same point
     return all(load.index == stores[0].index for load in loads) and not _is_reduced(kernel, loads)
 
 
-def _stores_before(kernel: Kernel, store: Store, loads: Sequence[Load]) -> list[Store]:
+def _other_readers(kernel: Kernel, store: Store, loads: Sequence[Load]) -> list[Store]:
     """Other stores whose value needs the source: they may run over it after ``store`` wrote."""
     wanted = set(loads)
     return [s for s in kernel.stores if s is not store and wanted & _reached(s.operands)]
