@@ -22,7 +22,7 @@ __all__ = ["compile_kernel", "kernel_key"]
 #: code generation's effort
 _LEVEL = 2
 #: rooms whose code decides what a kernel becomes
-_EMITTERS = ("nest.py", "kernel/*.py", "backends/llvm/*.py", "backends/llvm/vecmath/*.py")
+_EMITTERS = ("nest/*.py", "kernel/*.py", "backends/llvm/*.py", "backends/llvm/vecmath/*.py")
 
 
 @functools.cache

@@ -1,5 +1,5 @@
 """The data of the Kernel IR: what a kernel *means*. How it runs is a Tiling's matter
-(``graphc/nest.py``).
+(``graphc/nest``).
 
 A kernel is SSA over named axes. A term is a total function of its axes; there are no loops::
 

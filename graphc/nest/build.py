@@ -1,28 +1,13 @@
-"""Kernel + Tiling -> loop nest, for every backend.
-
-The kernel says what is computed, the tiling how; the nest is where they meet: a tree of steps in the order in which
-they run. Values are placed by demand: each in the outermost loop in which all its axes are open, reductions before
-the loop that reads them. A backend translates steps and never looks for anything in the kernel's text::
-
-    nest  := block axes, step*
-    step  := Let term                                 compute here (operands come earlier)
-           | Loop axis from..to by tile [vector] step*
-           | Begin pass | Update pass | UpdateHeld reduction state | End pass
-           | Accumulate scan | Keep term buffer | Recall term buffer
-           | Fill tensor | Write store | Verify check
-
-A *pass* is one trip over the same axes for all reductions that can share it. States whose axes are not all open
-where their pass runs are *held*: they live in a scratch buffer over the missing axes (flash attention's output row).
-"""
+"""The builder of nests: each value in the outermost loop in which all its axes are open."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Union
 
 from graphc.errors import KernelError
+from graphc.kernel.monoids import MONOIDS
 from graphc.kernel.terms import (
     Apply,
     AxisIndex,
@@ -39,257 +24,38 @@ from graphc.kernel.terms import (
     Store,
     Term,
 )
-from graphc.kernel.monoids import MONOIDS
-from graphc.types import Extent
+from graphc.nest.analysis import (
+    MIRRORED,
+    conjunction,
+    conjuncts,
+    fills_overlap,
+    folded,
+    folding_dependencies,
+    plus,
+)
+from graphc.nest.indices import affine
+from graphc.nest.steps import (
+    Accumulate,
+    Begin,
+    Buffer,
+    End,
+    Fill,
+    Folding,
+    Keep,
+    Let,
+    Loop,
+    Nest,
+    Pass,
+    Recall,
+    Step,
+    Tiling,
+    Update,
+    UpdateHeld,
+    Verify,
+    Write,
+)
 
-__all__ = [
-    "Accumulate",
-    "Affine",
-    "Begin",
-    "Buffer",
-    "End",
-    "Fill",
-    "Folding",
-    "Keep",
-    "Let",
-    "Loop",
-    "Nest",
-    "Pass",
-    "Recall",
-    "Step",
-    "Tiling",
-    "Update",
-    "UpdateHeld",
-    "Verify",
-    "Write",
-    "affine",
-    "build_nest",
-    "print_nest",
-]
-
-Folding = Union[Reduction, Contract]
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """How a kernel runs; its meaning does not depend on it.
-
-    ``block``: points of a parallel axis in one grid block (an axis not named stays whole in each block).
-    ``tile``: points (vectors, on a vector axis) of an axis that are computed at once, in registers.
-    ``vector``: axes that run in SIMD lanes where they are looped; of nested ones only the outermost open does.
-    ``order``: the axes in nesting order, outermost first. ``hold``: names of definitions kept in scratch when first
-    computed inside a reduction's loop, instead of being computed again in later loops. ``stream``: outputs so large
-    that they are written past the caches.
-    """
-
-    block: Mapping[str, int] = field(default_factory=dict)
-    tile: Mapping[str, int] = field(default_factory=dict)
-    vector: frozenset[str] = frozenset()
-    order: tuple[str, ...] = ()
-    hold: frozenset[str] = frozenset()
-    stream: frozenset[str] = frozenset()
-
-    def __str__(self) -> str:
-        parts = []
-        if self.block:
-            parts.append("block " + " ".join(f"{a}:{n}" for a, n in self.block.items()))
-        if self.tile:
-            parts.append("tile " + " ".join(f"{a}:{n}" for a, n in self.tile.items()))
-        if self.vector:
-            parts.append("vector " + " ".join(sorted(self.vector)))
-        if self.order:
-            parts.append("order " + " ".join(self.order))
-        if self.hold:
-            parts.append("hold " + " ".join(sorted(self.hold)))
-        if self.stream:
-            parts.append("stream " + " ".join(sorted(self.stream)))
-        return "; ".join(parts) or "plain"
-
-
-@dataclass(frozen=True, eq=False)
-class Buffer:
-    """Scratch memory of one worker over ``axes`` (the vector axis last), for a kept term or a held state."""
-
-    name: str
-    term: Term
-    axes: tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Pass:
-    """Reductions and contractions that share one trip over ``over``.
-
-    ``where`` is what is left of the predicate once loop bounds are taken from it. ``lanes`` is the axis of ``over``
-    that runs in lanes: then each lane has a state of its own, and the end merges them. ``held`` maps the number of a
-    state to its buffer, per reduction.
-    """
-
-    members: tuple[Folding, ...]
-    over: tuple[str, ...]
-    where: Term | None
-    lanes: str | None
-    held: Mapping[tuple[Folding, int], Buffer] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class Let:
-    term: Term
-
-
-@dataclass(frozen=True, eq=False)
-class Begin:
-    of: Pass
-
-
-@dataclass(frozen=True, eq=False)
-class Update:
-    of: Pass
-
-
-@dataclass(frozen=True, eq=False)
-class UpdateHeld:
-    of: Pass
-    member: Folding
-    state: int
-    buffer: Buffer
-
-
-@dataclass(frozen=True, eq=False)
-class End:
-    of: Pass
-
-
-@dataclass(frozen=True, eq=False)
-class Accumulate:
-    """Advance a scan by one point inside its loop and keep its results."""
-
-    scan: Scan
-    buffers: tuple[Buffer, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Keep:
-    term: Term
-    buffer: Buffer
-
-
-@dataclass(frozen=True, eq=False)
-class Recall:
-    term: Term
-    buffer: Buffer
-
-
-@dataclass(frozen=True, eq=False)
-class Fill:
-    """Set an output (the part that the open parallel axes name) to its ``init``."""
-
-    tensor: str
-    free: tuple[int, ...]  # the dimensions to loop over
-    index: tuple[Term | None, ...]  # the open axis of the other dimensions
-
-
-@dataclass(frozen=True, eq=False)
-class Write:
-    store: Store
-
-
-@dataclass(frozen=True, eq=False)
-class Verify:
-    check: Check
-
-
-@dataclass(frozen=True, eq=False)
-class Loop:
-    """A loop over ``axis``: its whole extent, its part in the grid block (``blocked``), or from lower to upper.
-
-    ``passes`` and ``scans`` are carried through it.
-    """
-
-    axis: str
-    tile: int
-    vector: bool
-    blocked: bool
-    reverse: bool
-    lower: Term | None
-    upper: Term | None
-    passes: tuple[Pass, ...]
-    scans: tuple[Scan, ...]
-    body: tuple[Step, ...]
-
-
-Step = Union[Let, Begin, Update, UpdateHeld, End, Accumulate, Keep, Recall, Fill, Write, Verify, Loop]
-
-
-@dataclass(frozen=True, eq=False)
-class Nest:
-    """The steps of one grid block (after the ``prologue`` that every worker runs once)."""
-
-    kernel: Kernel
-    tiling: Tiling
-    grid: tuple[str, ...]
-    prologue: tuple[Step, ...]
-    body: tuple[Step, ...]
-    buffers: tuple[Buffer, ...]
-
-
-# ---- indices
-
-
-@dataclass(frozen=True)
-class Affine:
-    """``constant + sum(coefficient * axis) + sum(coefficient * atom)``: atoms are terms that are not affine."""
-
-    constant: Extent
-    axes: Mapping[str, Extent]
-    atoms: Mapping[Term, Extent]
-
-    def scaled(self, by: Extent) -> Affine:
-        return Affine(
-            self.constant * by,
-            {a: c * by for a, c in self.axes.items()},
-            {t: c * by for t, c in self.atoms.items()},
-        )
-
-    def plus(self, other: Affine) -> Affine:
-        axes, atoms = dict(self.axes), dict(self.atoms)
-        for a, c in other.axes.items():
-            axes[a] = axes.get(a, 0) + c
-        for t, c in other.atoms.items():
-            atoms[t] = atoms.get(t, 0) + c
-        return Affine(
-            self.constant + other.constant,
-            {a: c for a, c in axes.items() if c != 0},
-            {t: c for t, c in atoms.items() if c != 0},
-        )
-
-
-def affine(term: Term) -> Affine:
-    """The affine form of an integer term; what is not affine in it is an atom."""
-    if isinstance(term, Const):
-        return Affine(int(term.value), {}, {})
-    if isinstance(term, AxisIndex):
-        return Affine(0, {term.axis: 1}, {})
-    if isinstance(term, SizeValue):
-        return Affine(term.extent, {}, {})
-    if isinstance(term, Apply):
-        parts = [affine(a) for a in term.args] if term.op in _LINEAR else []
-        if term.op in ("+", "-"):
-            return parts[0].plus(parts[1] if term.op == "+" else parts[1].scaled(-1))
-        if term.op == "neg":
-            return parts[0].scaled(-1)
-        if term.op == "*":
-            for one, other in (parts, parts[::-1]):
-                if not other.axes and not other.atoms:
-                    return one.scaled(other.constant)
-        if term.op == "i64" and term.args[0].dtype.is_integer:
-            return affine(term.args[0])
-    return Affine(0, {}, {term: 1})
-
-
-_LINEAR = frozenset({"+", "-", "*", "neg"})
-
-
-# ---- building
+__all__ = ["build_nest"]
 
 
 @dataclass
@@ -301,7 +67,9 @@ class _Scope:
 
 
 def build_nest(kernel: Kernel, tiling: Tiling) -> Nest:
-    """The loop nest of a kernel under a tiling. KernelError where the tiling does not fit the kernel."""
+    """The loop nest of a kernel under a tiling. KernelError where the tiling does not fit the
+    kernel.
+    """
     return _Builder(kernel, tiling).build()
 
 
@@ -312,15 +80,17 @@ class _Builder:
         self.scopes = [_Scope(None), _Scope(None)]  # prologue, block
         self.buffers: list[Buffer] = []
         self.vector_open: str | None = None
-        self.parallel = () if _fills_overlap(kernel) else kernel.parallel
+        self.parallel = () if fills_overlap(kernel) else kernel.parallel
         unknown = set(tiling.block) - set(self.parallel)
         if unknown:
-            raise KernelError(f"{kernel.name}: the tiling blocks {sorted(unknown)}, which are not parallel axes")
+            raise KernelError(
+                f"{kernel.name}: the tiling blocks {sorted(unknown)}, which are not parallel axes"
+            )
         ranks = {a: n for n, a in enumerate(tiling.order)}
         axes = [a for a, _ in kernel.axes]
         self.rank = {a: (ranks.get(a, len(ranks)), axes.index(a)) for a in axes}
         self.foldings = [t for t in kernel.terms if isinstance(t, (Reduction, Contract))]
-        self.needs = _folding_dependencies(kernel.terms)
+        self.needs = folding_dependencies(kernel.terms)
         self.place_of = {term: n for n, term in enumerate(kernel.terms)}
         self.trips_open = 0
 
@@ -438,7 +208,9 @@ class _Builder:
         self.vector_open = vector
 
     def home(self, axes: frozenset[str]) -> int:
-        """The outermost scope in which a value of these axes can be computed for the current binding."""
+        """The outermost scope in which a value of these axes can be computed for the current
+        binding.
+        """
         for depth in range(len(self.scopes) - 1, 0, -1):
             if self.scopes[depth].axis in axes:
                 return depth
@@ -545,7 +317,9 @@ class _Builder:
 
     # -- reductions
     def fold(self, folding: Folding) -> None:
-        """Run the pass that computes a reduction, and those that can share its trip, where its key axes are open."""
+        """Run the pass that computes a reduction, and those that can share its trip, where its key
+        axes are open.
+        """
         depth = self.home(folding.axes)
         with self.at(depth):
             # what it needs comes first: its companions may run with those, and then not here again
@@ -581,8 +355,12 @@ class _Builder:
                         scope.known.add(result)
 
     def lane_axis(self, members: tuple[Folding, ...], over: tuple[str, ...]) -> str | None:
-        """The axis of a pass that runs in lanes; none where another one does, or where the order counts."""
-        ordered = any(isinstance(m, Reduction) and not MONOIDS[m.monoid].commutative for m in members)
+        """The axis of a pass that runs in lanes; none where another one does, or where the order
+        counts.
+        """
+        ordered = any(
+            isinstance(m, Reduction) and not MONOIDS[m.monoid].commutative for m in members
+        )
         if self.vector_open is not None or ordered:
             return None
         return next((a for a in over if a in self.tiling.vector), None)
@@ -592,27 +370,39 @@ class _Builder:
         if trip.where is not None:
             self.demand(trip.where)
         for member in trip.members:
-            for n, operand in enumerate(_folded(member)):
+            for n, operand in enumerate(folded(member)):
                 if (member, n) not in trip.held:
                     self.demand(operand)
         self.emit(Update(trip))
         for (member, n), buffer in trip.held.items():
             with self.nested(buffer.axes):
-                self.demand(_folded(member)[n])
+                self.demand(folded(member)[n])
                 self.emit(UpdateHeld(trip, member, n, buffer))
 
     def results(self, folding: Folding) -> list[tuple[int, Term]]:
         if isinstance(folding, Contract):
             return [(0, folding)]
-        return [(t.index, t) for t in self.kernel.terms if isinstance(t, Result) and t.of is folding]
+        return [
+            (t.index, t) for t in self.kernel.terms if isinstance(t, Result) and t.of is folding
+        ]
 
     def companions(self, folding: Folding, depth: int) -> tuple[Folding, ...]:
-        """Reductions over the same axes that can run in the same trip: none needs another of them."""
+        """Reductions over the same axes that can run in the same trip: none needs another of
+        them.
+        """
         members: list[Folding] = [folding]
         for other in self.foldings:
-            if other is folding or set(other.over) != set(folding.over) or other.where is not folding.where:
+            if (
+                other is folding
+                or set(other.over) != set(folding.over)
+                or other.where is not folding.where
+            ):
                 continue
-            if self.home(other.axes) != depth or not self.is_open(other.axes) or self.is_known(other):
+            if (
+                self.home(other.axes) != depth
+                or not self.is_open(other.axes)
+                or self.is_known(other)
+            ):
                 continue
             if any(other in self.needs[m] or m in self.needs[other] for m in members):
                 continue
@@ -625,7 +415,9 @@ class _Builder:
         return axes <= {s.axis for s in self.scopes}
 
     def waits_for_more(self, other: Folding, members: list[Folding]) -> bool:
-        """Whether it needs a reduction that has not run yet and is not needed by the members anyway."""
+        """Whether it needs a reduction that has not run yet and is not needed by the members
+        anyway.
+        """
         ready = set().union(*(self.needs[m] for m in members))
         return any(n not in ready and not self.is_known(n) for n in self.needs[other])
 
@@ -649,39 +441,47 @@ class _Builder:
             return {}, None
         bounds: dict[str, tuple[Term | None, Term | None]] = {}
         rest: list[Term] = []
-        for conjunct in _conjuncts(folding.where):
+        for conjunct in conjuncts(folding.where):
             found = self.bound(conjunct, folding)
             if found is None:
                 rest.append(conjunct)
                 continue
             axis, low, high = found
             old = bounds.get(axis, (None, None))
-            if (low is not None and old[0] is not None) or (high is not None and old[1] is not None):
+            if (low is not None and old[0] is not None) or (
+                high is not None and old[1] is not None
+            ):
                 rest.append(conjunct)
                 continue
             bounds[axis] = (low or old[0], high or old[1])
-        return bounds, _conjunction(rest)
+        return bounds, conjunction(rest)
 
     def bound(
         self, conjunct: Term, folding: Folding
     ) -> tuple[str, Term | None, Term | None] | None:
-        if not isinstance(conjunct, Apply) or conjunct.op not in _COMPARISONS:
+        if not isinstance(conjunct, Apply) or conjunct.op not in MIRRORED:
             return None
         for (left, right), op in (
             (conjunct.args, conjunct.op),
-            (conjunct.args[::-1], _COMPARISONS[conjunct.op]),
+            (conjunct.args[::-1], MIRRORED[conjunct.op]),
         ):
             if not isinstance(left, AxisIndex) or left.axis not in folding.over:
                 continue
-            if not right.dtype.is_integer or not self.is_uniform(right) or right.axes & set(folding.over):
+            if (
+                not right.dtype.is_integer
+                or not self.is_uniform(right)
+                or right.axes & set(folding.over)
+            ):
                 continue
             if op in ("<", "<="):
-                return left.axis, None, _plus(right, int(op == "<="))
-            return left.axis, _plus(right, int(op == ">")), None
+                return left.axis, None, plus(right, int(op == "<="))
+            return left.axis, plus(right, int(op == ">")), None
         return None
 
     def is_uniform(self, term: Term) -> bool:
-        """Whether it has one value where it is used: none of its axes runs in lanes or in a register tile."""
+        """Whether it has one value where it is used: none of its axes runs in lanes or in a
+        register tile.
+        """
         return all(a != self.vector_open and self.tiling.tile.get(a, 1) == 1 for a in term.axes)
 
     # -- scans
@@ -689,7 +489,11 @@ class _Builder:
         """Run a scan in a loop of its own and keep its results over the axis."""
         with self.at(self.home(scan.axes - {scan.over})):
             results = [t for t in self.kernel.terms if isinstance(t, Result) and t.of is scan]
-            missing = [a for a in self.sorted(scan.axes) if a == scan.over or not self.is_open(frozenset({a}))]
+            missing = [
+                a
+                for a in self.sorted(scan.axes)
+                if a == scan.over or not self.is_open(frozenset({a}))
+            ]
             others = [a for a in missing if a != scan.over]
             buffers = [self.buffer(t, missing) for t in results]
             with self.nested(others), self.nested(
@@ -700,114 +504,3 @@ class _Builder:
                 self.emit(Accumulate(scan, tuple(buffers)))
             for term, buffer in zip(results, buffers, strict=True):
                 self.scopes[-1].kept[term] = buffer
-
-
-_COMPARISONS = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
-
-
-def _folded(folding: Folding) -> tuple[Term, ...]:
-    return (folding.a, folding.b) if isinstance(folding, Contract) else folding.args
-
-
-def _conjuncts(pred: Term) -> list[Term]:
-    if isinstance(pred, Apply) and pred.op == "and":
-        return [c for a in pred.args for c in _conjuncts(a)]
-    return [pred]
-
-
-def _conjunction(terms: list[Term]) -> Term | None:
-    if not terms:
-        return None
-    whole = terms[0]
-    for term in terms[1:]:
-        whole = Apply("and", (whole, term), dtype=term.dtype, axes=whole.axes | term.axes)
-    return whole
-
-
-def _plus(term: Term, number: int) -> Term:
-    if number == 0:
-        return term
-    one = Const(number, dtype=term.dtype, axes=frozenset())
-    return Apply("+", (term, one), dtype=term.dtype, axes=term.axes)
-
-
-def _folding_dependencies(terms: tuple[Term, ...]) -> dict[Term, frozenset[Term]]:
-    """For each term the reductions and contractions that it needs, itself left out."""
-    needs: dict[Term, frozenset[Term]] = {}
-    for term in terms:
-        found: set[Term] = set()
-        for operand in term.operands:
-            found |= needs[operand]
-            if isinstance(operand, (Reduction, Contract)):
-                found.add(operand)
-        needs[term] = frozenset(found)
-    return needs
-
-
-def _fills_overlap(kernel: Kernel) -> bool:
-    """Whether an output with init is stored where blocks could not fill it apart: then one block does all."""
-    parallel = set(kernel.parallel)
-    for tensor in kernel.outputs:
-        if tensor.init is None:
-            continue
-        plain = [
-            tuple(t.axis if isinstance(t, AxisIndex) and t.axis in parallel else None for t in s.index)
-            for s in kernel.stores
-            if s.tensor == tensor.name
-        ]
-        if any(p != plain[0] for p in plain) or any(set(filter(None, p)) != parallel for p in plain):
-            return True
-        for n, axis in enumerate(plain[0] if plain else ()):
-            if axis is not None and kernel.extents[axis] != tensor.type.shape[n]:
-                return True
-    return False
-
-
-# ---- printing
-
-
-def print_nest(nest: Nest) -> str:
-    """The nest as text, for people."""
-    names = {term: name for name, term in nest.kernel.definitions}
-    lines = [f"nest {nest.kernel.name}  # {nest.tiling}"]
-    for title, steps in (("prologue", nest.prologue), (f"block {' '.join(nest.grid)}".rstrip(), nest.body)):
-        lines.append(f"  {title}")
-        _print_steps(steps, names, lines, "    ")
-    return "\n".join(lines) + "\n"
-
-
-def _print_steps(steps: Iterable[Step], names: Mapping[Term, str], lines: list[str], indent: str) -> None:
-    def name(term: Term) -> str:
-        return names.get(term, type(term).__name__.lower())
-
-    for step in steps:
-        match step:
-            case Let(term=term) if term in names:
-                lines.append(f"{indent}{names[term]}")
-            case Let():
-                pass
-            case Loop():
-                kind = f"{'lanes' if step.vector else 'points'} x{step.tile}"
-                place = " in block" if step.blocked else ""
-                lines.append(f"{indent}for {step.axis} ({kind}{place}{', down' if step.reverse else ''})")
-                _print_steps(step.body, names, lines, indent + "  ")
-            case Begin(of=trip):
-                kinds = ", ".join(m.monoid if isinstance(m, Reduction) else "contract" for m in trip.members)
-                lines.append(f"{indent}begin {kinds} over {' '.join(trip.over)}")
-            case Update():
-                lines.append(f"{indent}update")
-            case UpdateHeld(buffer=buffer):
-                lines.append(f"{indent}update {buffer.name}")
-            case End():
-                lines.append(f"{indent}end")
-            case Accumulate(scan=scan):
-                lines.append(f"{indent}accumulate {scan.monoid}")
-            case Keep(term=term, buffer=buffer) | Recall(term=term, buffer=buffer):
-                verb = "keep" if isinstance(step, Keep) else "recall"
-                lines.append(f"{indent}{verb} {name(term)} in {buffer.name}")
-            case Fill(tensor=tensor):
-                lines.append(f"{indent}fill {tensor}")
-            case Write(store=store):
-                lines.append(f"{indent}store{' add' if store.add else ''} {store.tensor}")
-            case Verify(check=check):
-                lines.append(f'{indent}check "{check.message}"')
