@@ -136,8 +136,9 @@ def update(k: Context, trip: Pass, states: dict[StateKey, V]) -> None:
     over = frozenset(trip.over)
     for member in trip.members:
         copies = 1 + max(key.copy for key in states if key.of is member)
-        for place in k.positions(member.axes):
-            for number, steps in enumerate(k.positions(over)):
+        # step by step over the whole tile: what a step loads is done with before the next
+        for number, steps in enumerate(k.positions(over)):
+            for place in k.positions(member.axes):
                 position = _joined(place, steps)
                 _update_one(k, trip, member, states, place, position, number % copies)
 

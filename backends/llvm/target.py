@@ -36,6 +36,13 @@ class Target:
         return self.vector_bits // 32
 
     @property
+    def accumulators(self) -> int:
+        """Vectors of sums that fit beside the operands of a product: x86 broadcasts from memory, ARM from registers."""
+        if self.machine.architecture == "aarch64":
+            return 16
+        return 24 if self.vector_registers > 16 else 12 if self.has_fma else 8
+
+    @property
     def key(self) -> str:
         """Everything of it that machine code depends on."""
         return f"{self.machine} {self.vector_bits} {self.vector_registers} {self.has_fma}"

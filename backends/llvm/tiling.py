@@ -150,7 +150,7 @@ class _Plan:
     def tiling_across(self, lane: str) -> Tiling:
         tile: dict[str, int] = {}
         vectors = math.ceil(self.extent(lane) / self.lanes)
-        budget = 24 if self.target.vector_registers > 16 else 12 if self.target.has_fma else 8
+        budget = self.target.accumulators
         inside = [f for f in self.foldings if lane in f.axes]
         rows = self.row_axis(lane, inside)
         if inside and rows is not None:
@@ -182,7 +182,7 @@ class _Plan:
         for folding in product_like:
             rows = [a for a in self.axis_order if a in folding.axes and a in self.parallel]
             reused = [a for a in rows if any(a not in r.axes for r in self.reads[folding])]
-            each = max(1, (9 if self.target.vector_registers <= 16 else 24) // len(product_like))
+            each = max(1, (9 if self.target.vector_registers <= 16 else 20) // len(product_like))
             if len(reused) >= 2 and each >= 4:
                 m, n = reused[-2:]
                 tile[n] = min(math.isqrt(each), self.extent(n))
