@@ -37,7 +37,10 @@ class Target:
 
     @property
     def accumulators(self) -> int:
-        """Vectors of sums that fit beside the operands of a product: x86 broadcasts from memory, ARM from registers."""
+        """Vectors of sums that fit beside a product's operands.
+
+        x86 broadcasts an operand from memory, ARM from a register.
+        """
         if self.machine.architecture == "aarch64":
             return 16
         return 24 if self.vector_registers > 16 else 12 if self.has_fma else 8
