@@ -108,3 +108,16 @@ def test_a_state_is_read_in_a_loop_and_written_after_it() -> None:
     s = gc.state(np.float32([1, 2, 3])).named("s")
     out, _ = scan(lambda a, _: (a + s, None), ops.zeros(3), length=4)
     check_levels([], [out], {s: out})
+
+
+def test_what_a_loop_stacks_shares_no_bytes_with_what_its_body_needs() -> None:
+    x, w = gc.observed("x", (4, 16, 16)), gc.observed("w", (16, 16))
+
+    def step(h: gc.Value, v: gc.Value) -> tuple[gc.Value, gc.Value]:
+        first = ops.tanh(h @ w)  # two products: what is between them needs memory of its own
+        new = ops.tanh(first @ w + v)
+        return new, new * 2.0
+
+    h, ys = scan(step, ops.zeros((16, 16)), x)
+    total = ops.exp(ys) @ w  # ys is read after the loop and is no output
+    check_levels([x, w], [h, ops.tanh(total) @ w], rtol=1e-3)

@@ -222,3 +222,29 @@ def test_a_copy_that_splits_an_axis_is_the_epilogue_of_what_it_copies() -> None:
 def test_reshaped_outputs(shape: tuple[int, ...]) -> None:
     x = gc.observed("x", (6, 8))
     check_levels([x], [ops.exp(x).reshape(shape), ops.exp(x).T.reshape(shape)])
+
+
+def test_a_diagonal_does_not_make_two_axes_one() -> None:
+    x = gc.observed("x", (6, 6))
+    y = ops.exp(x)
+    check_levels([x], [y, ops.einsum("ii->i", y), y.sum(axis=0)])
+
+
+@pytest.mark.parametrize("fill", [0.0, 7.0])
+def test_a_padded_cheap_value_is_masked_where_it_is_computed(fill: float) -> None:
+    x, y = gc.observed("x", (5, 4)), gc.observed("y", (5, 4))
+    padded = ops.pad(x * 2.0 + y, [(1, 2), (0, 3)], value=fill)
+    compiled = check_levels([x, y], [ops.exp(padded)])
+    assert kernel_count(compiled) == 1
+
+
+def test_joined_cheap_values_are_masked_where_they_are_computed() -> None:
+    x, y = gc.observed("x", (5, 4)), gc.observed("y", (3, 4))
+    joined = ops.concat([x * 2.0, y + 1.0], axis=0)
+    assert kernel_count(check_levels([x, y], [ops.exp(joined)])) == 1
+
+
+@pytest.mark.parametrize("stop", [1, 3, 8])
+def test_a_part_of_a_computed_value_as_an_output(stop: int) -> None:
+    x = gc.observed("x", (8, 4))
+    check_levels([x], [ops.exp(x)[:stop], ops.exp(x)[:, :2].T])
