@@ -245,7 +245,8 @@ class Context:
         """A scalar op; equal ones in sight are computed once."""
         lanes = max(a.type.lanes for a in args)
         spread = [self.splat(a, lanes) for a in args]
-        key = ("op", op, result.short, *(a.text for a in spread), lanes)
+        kinds = (*(d.short for d in dtypes), result.short)  # i8 and u8 share a register type
+        key = ("op", op, *kinds, *(a.text for a in spread), lanes)
         known = self.remembered(key)
         if known is None:
             known = vecmath.apply(self.f, op, spread, dtypes, result, self.features)
