@@ -6,7 +6,6 @@ costs the pieces of the two and no search.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,7 +15,16 @@ from graphc.passes.pieces import Piece, elements
 from graphc.passes.regions import Region, Regions
 from graphc.types import Extent
 
-__all__ = ["Chunk", "alone", "at_own_axes", "joined", "numbers_of", "remember", "traffic"]
+__all__ = [
+    "Chunk",
+    "alone",
+    "at_own_axes",
+    "joined",
+    "joined_traffic",
+    "numbers_of",
+    "remember",
+    "traffic",
+]
 
 
 @dataclass(frozen=True)
@@ -91,9 +99,12 @@ def numbers_of(regions: Regions, region: Region) -> Numbers:
     return found
 
 
-def remember(region: Region, candidate: Candidate, numbers: Numbers) -> None:
-    """A merged region is what the candidate was."""
+def remember(
+    region: Region, candidate: Candidate, numbers: Numbers, read: dict[str, int]
+) -> None:
+    """A merged region is what the candidate was; ``read`` is its traffic."""
     keys = frozenset(v.key for v in candidate.views)
+    region.derived["traffic"] = read
     region.derived["known"] = _Known(
         tuple(candidate.views), dict(candidate.extents), keys, candidate.stored, candidate.points
     )
@@ -117,10 +128,12 @@ def joined(
         own = root(name)
         return axes.get(own, own)
 
+    known: dict[frozenset[str], frozenset[str]] = {}
     moved = [
-        View(v.piece, v.key, _renamed(v.axes, axes), _renamed(v.bound, axes)) for v in first.views
+        View(v.piece, v.key, _renamed(v.axes, axes, known), _renamed(v.bound, axes, known))
+        for v in first.views
     ]
-    views = list(heapq.merge(moved, second.views, key=lambda v: v.piece.serial))
+    views = sorted((*moved, *second.views), key=lambda v: v.piece.serial)
     extents = {axes.get(a, a): e for a, e in first.extents.items()} | second.extents
     keys = first.keys | second.keys
     stored = frozenset(
@@ -142,8 +155,13 @@ def joined(
     return Candidate(views, stored, renamed, extents, points, partial, cut, count, inlined)
 
 
-def _renamed(names: frozenset[str], axes: dict[str, str]) -> frozenset[str]:
-    return frozenset(axes.get(a, a) for a in names) if names else names
+def _renamed(
+    names: frozenset[str], axes: dict[str, str], known: dict[frozenset[str], frozenset[str]]
+) -> frozenset[str]:
+    found = known.get(names)
+    if found is None:
+        found = known[names] = frozenset(axes.get(a, a) for a in names)
+    return found
 
 
 def _inlined(
@@ -188,3 +206,11 @@ def traffic(region: Region) -> dict[str, int]:
                 read[load.tensor] = max(read.get(load.tensor, 0), points * load.dtype.itemsize)
     region.derived["traffic"] = read
     return read
+
+
+def joined_traffic(early: Region, late: Region) -> dict[str, int]:
+    """The traffic of the two as one region."""
+    own = {p.slot.key for r in (early, late) for p in r.pieces}
+    first, second = traffic(early), traffic(late)
+    both = first | {key: max(n, first.get(key, 0)) for key, n in second.items()}
+    return {key: n for key, n in both.items() if key not in own}

@@ -17,13 +17,21 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from graphc.kernel.terms import AxisIndex
-from graphc.passes.candidates import Chunk, alone, joined, numbers_of, remember, traffic
+from graphc.passes.candidates import (
+    Chunk,
+    alone,
+    joined,
+    joined_traffic,
+    numbers_of,
+    remember,
+    traffic,
+)
 from graphc.passes.chunks import chunk_alone, chunk_for, cut, shared_bytes
 from graphc.passes.numbers import LIMITS, Candidate, Limits, Numbers, Refusal, measure, refusal
 from graphc.passes.pieces import Piece, elements, nbytes
 from graphc.passes.regions import Region, Regions
 from graphc.passes.term_table import TermTable
-from graphc.passes.unify import Unification, unify
+from graphc.passes.unify import Unification, joined_patterns, unify
 
 __all__ = ["Fused", "fuse"]
 
@@ -109,9 +117,9 @@ class _Fusion:
     def _producers(self, region: Region) -> list[tuple[Region, int]]:
         """The regions that a region reads, and how many bytes, the most first."""
         saved: dict[Region, int] = {}
-        for key in {key for p in region.pieces for key in p.reads}:
+        for key in traffic(region):
             producer = self.regions.of.get(key)
-            if producer is not None and producer is not region:
+            if producer is not None:
                 slot = self.regions.piece[key].slot
                 saved[producer] = saved.get(producer, 0) + nbytes(slot)
         return sorted(saved.items(), key=lambda item: (-item[1], -item[0].label))
@@ -269,12 +277,15 @@ class _Fusion:
     def _apply(self, merge: _Merge) -> None:
         for one, other in merge.axes.items():
             self.regions.axes.unite(one, other)
+        read = joined_traffic(merge.early, merge.late)
+        patterns = joined_patterns(merge.early, merge.late, self.regions.axes.root)
         region = self.regions.merge(merge.early, merge.late, merge.moved)
         region.inlines = bool(merge.candidate.inlined)
         if merge.chunk is not None:
             cut(self.regions, self.table, region, merge.chunk)
         else:
-            remember(region, merge.candidate, merge.numbers)
+            remember(region, merge.candidate, merge.numbers, read)
+            region.derived["patterns"] = patterns
 
     # ---- side by side
 

@@ -145,11 +145,12 @@ class _Lives:
             written.update(writes)
             touched.update(n for n in (*reads, *writes) if n in self._arena)
         self._body(body)
+        end = self.group
         self.group += 1
-        self._loops.append((start, self.group, touched))
+        self._loops.append((start, end, touched))
         for name in carried:
-            first, last = self.span.get(name, (start, self.group))
-            self.span[name] = (min(first, start), max(last, self.group))
+            first, last = self.span.get(name, (start, end))
+            self.span[name] = (min(first, start), max(last, end))
 
     def _widen(self) -> None:
         """What a loop touches and is older or outlives it shares its bytes with nothing in it."""

@@ -17,7 +17,7 @@ from graphc.passes.pieces import Piece
 from graphc.passes.regions import Axes, Region
 from graphc.types import Extent
 
-__all__ = ["Unification", "unify"]
+__all__ = ["Patterns", "Unification", "joined_patterns", "unify"]
 
 #: index patterns of one tensor that are compared with one another
 _PATTERNS = 4
@@ -94,10 +94,10 @@ def _direct(found: Unification, producer: Piece, load: Load) -> bool:
     return direct
 
 
-_Patterns = dict[str, list[tuple[Term, ...]]]
+Patterns = dict[str, list[tuple[Term, ...]]]
 
 
-def _by_shared_loads(found: Unification, ours: _Patterns, theirs: _Patterns) -> None:
+def _by_shared_loads(found: Unification, ours: Patterns, theirs: Patterns) -> None:
     for key in (k for k in ours if k in theirs):  # in order of the text, so the same every time
         for index in ours[key]:
             for other in theirs[key]:
@@ -109,9 +109,9 @@ def _by_shared_loads(found: Unification, ours: _Patterns, theirs: _Patterns) -> 
                 found.all_fit(pairs)
 
 
-def _patterns(region: Region, root: Callable[[str], str]) -> _Patterns:
+def _patterns(region: Region, root: Callable[[str], str]) -> Patterns:
     """For each tensor that a region reads from memory the first few indices that it reads it at."""
-    known: _Patterns | None = region.derived.get("patterns")
+    known: Patterns | None = region.derived.get("patterns")
     if known is not None:
         return known
     own = {p.slot.key for p in region.pieces}
@@ -122,11 +122,24 @@ def _patterns(region: Region, root: Callable[[str], str]) -> _Patterns:
                 continue
             found = patterns.setdefault(load.tensor, {})
             if len(found) < _PATTERNS:
-                key = tuple(root(t.axis) if isinstance(t, AxisIndex) else t for t in load.index)
-                found.setdefault(key, load.index)
+                found.setdefault(_key(load.index, root), load.index)
     known = {tensor: list(found.values()) for tensor, found in patterns.items()}
     region.derived["patterns"] = known
     return known
+
+
+def joined_patterns(early: Region, late: Region, root: Callable[[str], str]) -> Patterns:
+    """The patterns of the two as one region."""
+    own = {p.slot.key for r in (early, late) for p in r.pieces}
+    joined = dict(_patterns(early, root))
+    for tensor, theirs in _patterns(late, root).items():
+        unique = {_key(index, root): index for index in (*joined.get(tensor, ()), *theirs)}
+        joined[tensor] = list(unique.values())[:_PATTERNS]
+    return {tensor: indices for tensor, indices in joined.items() if tensor not in own}
+
+
+def _key(index: tuple[Term, ...], root: Callable[[str], str]) -> tuple[object, ...]:
+    return tuple(root(t.axis) if isinstance(t, AxisIndex) else t for t in index)
 
 
 def _by_extent(found: Unification, first: Sequence[Piece], second: Sequence[Piece]) -> None:
@@ -135,10 +148,11 @@ def _by_extent(found: Unification, first: Sequence[Piece], second: Sequence[Piec
     Without it a value reduced over one tensor's rows and used along another's would be computed for
     each column.
     """
-    if any(p.contracts for p in (*first, *second)):
+    reducing = [p for p in first if p.bound]
+    if not reducing or any(p.contracts for p in (*reducing, *second)):
         return
     free = [a for p in second for a in p.axes if found.root(a) not in found.taken]
-    for piece in first:
+    for piece in reducing:
         for axis in sorted(piece.bound):
             if found.root(axis) in found.axes:
                 continue

@@ -114,8 +114,9 @@ def test_what_a_loop_stacks_shares_no_bytes_with_what_its_body_needs() -> None:
     x, w = gc.observed("x", (4, 16, 16)), gc.observed("w", (16, 16))
 
     def step(h: gc.Value, v: gc.Value) -> tuple[gc.Value, gc.Value]:
-        first = ops.tanh(h @ w)  # two products: what is between them needs memory of its own
-        new = ops.tanh(first @ w + v)
+        first = ops.tanh(h @ w)  # products: what is between them needs memory of its own
+        second = ops.tanh(first @ w)
+        new = ops.tanh(second @ w + v)
         return new, new * 2.0
 
     h, ys = scan(step, ops.zeros((16, 16)), x)
