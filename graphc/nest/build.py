@@ -64,6 +64,8 @@ class _Scope:
     body: list[Step] = field(default_factory=list)
     known: set[Term] = field(default_factory=set)
     kept: dict[Term, Buffer] = field(default_factory=dict)
+    filled_by: dict[Term, tuple[_Scope, ...]] = field(default_factory=dict)
+    is_open: bool = True
 
 
 def build_nest(kernel: Kernel, tiling: Tiling) -> Nest:
@@ -178,6 +180,7 @@ class _Builder:
         yield
         for axis, vector in reversed(opened):
             scope = self.scopes.pop()
+            scope.is_open = False
             lower, upper = (bounds or {}).get(axis, (None, None))
             if vector:
                 self.vector_open = None
@@ -224,12 +227,19 @@ class _Builder:
             scope = self.scopes[depth]
             buffer = scope.kept.get(term)
             if buffer is not None:
-                return buffer
+                return buffer if self.holds_here(scope.filled_by.get(term, ())) else None
             if scope.axis in term.axes and not any(
                 term in s.kept and scope.axis in s.kept[term].axes for s in self.scopes[:depth]
             ):
                 return None
         return None
+
+    def holds_here(self, loops: tuple[_Scope, ...]) -> bool:
+        """Whether a buffer that ``loops`` fill has the value for the current binding: a loop that
+        still runs has filled it up to its own point only.
+        """
+        innermost = {s.axis: s for s in self.scopes}
+        return all(not s.is_open or innermost.get(s.axis) is s for s in loops)
 
     # -- values
     def prepare(self, terms: Iterable[Term]) -> None:
@@ -293,14 +303,17 @@ class _Builder:
         bound = self.kernel.bound_axes
         axes, depth = [], len(self.scopes)
         while depth > 2 and self.scopes[depth - 1].axis in bound:
+            axis = self.scopes[depth - 1].axis
+            if axis in axes:
+                break  # bound twice: outside of this loop it is another binding
             depth -= 1
-            axis = self.scopes[depth].axis
             if axis in term.axes and axis is not None:
                 axes.append(axis)
         if axes:
             buffer = self.buffer(term, axes[::-1])
             self.emit(Keep(term, buffer))
             self.scopes[depth - 1].kept[term] = buffer
+            self.scopes[depth - 1].filled_by[term] = tuple(self.scopes[depth:])
 
     def buffer(self, term: Term, axes: Iterable[str]) -> Buffer:
         ordered = sorted(axes, key=lambda a: (a in self.tiling.vector, self.rank[a]))

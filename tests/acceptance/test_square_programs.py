@@ -84,7 +84,8 @@ def check(seed: int) -> None:
         np.testing.assert_allclose(one, right, rtol=2e-4, atol=2e-4 * scale, err_msg=f"seed {seed}")
 
 
-@pytest.mark.parametrize("seed", range(12))
+#: two of them once met a held value before it was whole
+@pytest.mark.parametrize("seed", [*range(10), 1330, 1536])
 def test_a_random_square_program_gives_the_oracles_numbers(seed: int) -> None:
     check(seed)
 
