@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphc.errors import GraphcError, ScopeError
 from graphc.operators import Operators
-from graphc.source import here, pinned
+from graphc.source import here, pin, pinned
 from graphc.types import DType, Extent, Shape, SourceLoc, TensorType
 
 if TYPE_CHECKING:
@@ -403,22 +403,23 @@ def rebuild(graph: Graph, rewrite: Rewrite) -> Graph:
     kept = {id(v) for v in graph.inputs} | {id(state) for state, _ in graph.updates}
     replaced: dict[Value, Value] = {}
     moved: dict[Node, Node] = {}
-    for node in graph.nodes:
-        inputs = tuple(replaced.get(v, v) for v in node.inputs)
-        new = None
-        if not any(id(v) in kept for v in node.outputs):
-            with _standing_at(node, moved):
+    with _standing() as stand_at:
+        for node in graph.nodes:
+            inputs = tuple([replaced.get(v, v) for v in node.inputs])
+            stand_at(node, moved)
+            new = None
+            if not any(id(v) in kept for v in node.outputs):
                 new = rewrite(node, inputs)
-        if new is None:
-            if node.primal not in moved and _same(inputs, node.inputs):
-                continue
-            new = _on_new_inputs(node, inputs, moved)
-        for old, value in zip(node.outputs, new, strict=True):
-            if old is not value:
-                replaced[old] = value
-                value.name = value.name or old.name
-        if new and new[0].node is not node:
-            moved[node] = new[0].node
+            if new is None:
+                if node.primal not in moved and _same(inputs, node.inputs):
+                    continue
+                new = _on_new_inputs(node, inputs, moved)
+            for old, value in zip(node.outputs, new, strict=True):
+                if old is not value:
+                    replaced[old] = value
+                    value.name = value.name or old.name
+            if new and new[0].node is not node:
+                moved[node] = new[0].node
     return Graph(
         graph.inputs,
         tuple(replaced.get(v, v) for v in graph.outputs),
@@ -472,19 +473,25 @@ def _on_new_inputs(
     if all(a.type == b.type for a, b in zip(inputs, node.inputs, strict=True)):
         attrs, types = node.attrs, node.types
         return copy_with_types(node, inputs, attrs, types, replacing=True, moved=moved).outputs
-    with _standing_at(node, moved):
-        return apply_all(node.op, *inputs, **node.attrs)
+    return apply_all(node.op, *inputs, **node.attrs)
 
 
 @contextmanager
-def _standing_at(node: Node, moved: Mapping[Node, Node]) -> Iterator[None]:
-    """Nodes made inside have the block, line and primal of ``node``; states are not read."""
-    frames = _frames.set((*_frames.get(), _Frame(node.block)))
-    primal = _primal.set(follow(moved, node.primal))
-    closed = _closed.set(True)
+def _standing() -> Iterator[Callable[[Node, Mapping[Node, Node]], None]]:
+    """What is yielded says where nodes are made from then on: in the block, line and primal of a
+    node; states are not read.
+    """
+    outer = _frames.get()
+    frames, primal, closed = _frames.set(outer), _primal.set(None), _closed.set(True)
+
+    def stand_at(node: Node, moved: Mapping[Node, Node]) -> None:
+        _frames.set((*outer, _Frame(node.block)))
+        _primal.set(follow(moved, node.primal))
+        pin(node.source)
+
     try:
-        with pinned(node.source):
-            yield
+        with pinned(None):
+            yield stand_at
     finally:
         _closed.reset(closed)
         _primal.reset(primal)

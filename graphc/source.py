@@ -12,7 +12,7 @@ from types import CodeType
 
 from graphc.types import SourceLoc
 
-__all__ = ["here", "pinned"]
+__all__ = ["here", "pin", "pinned"]
 
 _pinned: ContextVar[SourceLoc | None] = ContextVar("graphc_source", default=None)
 _cache: dict[tuple[CodeType, int], SourceLoc] = {}
@@ -42,6 +42,11 @@ def pinned(source: SourceLoc | None) -> Iterator[None]:
         yield
     finally:
         _pinned.reset(token)
+
+
+def pin(source: SourceLoc | None) -> None:
+    """Within ``pinned``: nodes made from now on come from ``source``."""
+    _pinned.set(source)
 
 
 def _location(code: CodeType, line: int) -> SourceLoc:

@@ -128,11 +128,9 @@ def joined(
         own = root(name)
         return axes.get(own, own)
 
-    known: dict[frozenset[str], frozenset[str]] = {}
-    moved = [
-        View(v.piece, v.key, _renamed(v.axes, axes, known), _renamed(v.bound, axes, known))
-        for v in first.views
-    ]
+    groups = {names for v in first.views for names in (v.axes, v.bound)}
+    new = {names: frozenset(axes.get(a, a) for a in names) for names in groups}
+    moved = [View(v.piece, v.key, new[v.axes], new[v.bound]) for v in first.views]
     views = sorted((*moved, *second.views), key=lambda v: v.piece.serial)
     extents = {axes.get(a, a): e for a, e in first.extents.items()} | second.extents
     keys = first.keys | second.keys
@@ -153,15 +151,6 @@ def joined(
         inlined = _inlined(views, stored, renamed)
     points = max(first.points, second.points)
     return Candidate(views, stored, renamed, extents, points, partial, cut, count, inlined)
-
-
-def _renamed(
-    names: frozenset[str], axes: dict[str, str], known: dict[frozenset[str], frozenset[str]]
-) -> frozenset[str]:
-    found = known.get(names)
-    if found is None:
-        found = known[names] = frozenset(axes.get(a, a) for a in names)
-    return found
 
 
 def _inlined(

@@ -60,6 +60,9 @@ class Substitution:
     guard: Term | None = None
 
 
+_NOTHING = Substitution()
+
+
 class TermTable:
     """Equal terms are one object. ``extents`` are those of the axes met so far."""
 
@@ -147,7 +150,7 @@ class TermTable:
 
     def share(self, term: Term) -> Term:
         """``term`` rebuilt from shared terms."""
-        return self.substitute(term, Substitution())
+        return term if term in self._order else self.substitute(term, _NOTHING)
 
     def substitute(
         self, root: Term, how: Substitution, memo: dict[Term, Term] | None = None
