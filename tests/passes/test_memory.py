@@ -110,3 +110,49 @@ def test_run_time_sizes_are_planned_for_each() -> None:
     schedule = compiled.scheduled.schedule
     small, large = (plan_memory(schedule, {"B": n}).peak for n in (4, 64))
     assert large == 16 * small
+
+
+def test_what_a_loop_stacks_shares_nothing_with_its_body() -> None:
+    """The stack is filled a slice at a time: written at the end of a body, it is alive in all."""
+    schedule = parse_schedule(
+        """
+schedule stacks
+  argument x f32[10]
+  output y f32[3,10]
+  cell n i64[]
+  arena carry f32[10]
+  arena temporary f32[10]
+  arena next f32[10]
+  arena stack f32[3,10]
+kernel step
+  axes i:10
+  in p f32[10]
+  out q f32[10]
+  v = load p[9 - i]
+  store q[i] = v
+kernel push
+  scalar at i64 0..2
+  axes i:10
+  in p f32[10]
+  out q f32[3,10]
+  v = load p[i]
+  store q[at, i] = v
+run {
+  copy x -> carry
+  barrier
+  loop n < 3 {
+    launch step(carry -> temporary)
+    barrier
+    launch step(temporary -> next)
+    barrier
+    launch push(next -> stack) scalars(n)
+    copy next -> carry
+  }
+  copy stack -> y
+}
+"""
+    )
+    offsets, step = plan_memory(schedule).offsets, 64
+    first, last = offsets["stack"], offsets["stack"] + 2 * step
+    for name in ("carry", "temporary", "next"):
+        assert not first <= offsets[name] < last
