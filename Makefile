@@ -1,4 +1,5 @@
-# make demo   trains a digit classifier and draws it        make test   every check        make bench   the speed tables
+# make demo   trains a digit classifier and draws it        make test       every check
+# make bench  the speed tables                              make pictures   those of the pages (needs Graphviz)
 # Each makes the environment it needs in .venv; Python >= 3.11, pip and make suffice (no compiler, no dot, no GPU).
 PYTHON ?= python3
 TORCH ?= 1
@@ -12,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PART = @set -e; start=$$(date +%s); code=0; echo "== $(1)"; $(2) || code=$$?; \
 	echo "== $(1): $$(( $$(date +%s) - start )) s, exit code $$code"; exit $$code
 
-.PHONY: demo test lint types imports tests bench clean
+.PHONY: demo test lint types imports tests bench pictures clean
 
 demo: .venv/core.stamp
 	$(BIN)/python examples/digits_mlp.py
@@ -38,6 +39,11 @@ tests: .venv/test.stamp
 
 bench: .venv/test.stamp .venv/torch.stamp
 	$(BIN)/python -m benchmarks $(BENCH)
+
+# the pictures of README.md and docs/TOUR.md, and the tour's blocks of text
+pictures: .venv/core.stamp
+	$(BIN)/python docs/draw_pictures.py
+	$(BIN)/python docs/tour.py
 
 # ---- environments: one .venv, filled in three steps
 
