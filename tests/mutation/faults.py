@@ -175,8 +175,9 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "the lanes after the end are not masked",
         "backends/llvm/emit.py",
-        "mask = self.lane_mask(rest % lanes, lanes) if rest % lanes else None",
-        "mask = None",
+        "mask = self.lane_mask(rest % lanes, lanes) if rest % lanes else None\n"
+        "            self.body(step, after, tile, lanes, stop, mask)",
+        "self.body(step, after, tile, lanes, stop, None)",
         KERNELS,
     ),
     Fault(
