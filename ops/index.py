@@ -51,7 +51,7 @@ def checked_index(ctx: LowerContext, term: Term, extent: Extent, name: str) -> T
     place = build.cast(term, int64)
     low = build.apply(">=", place, build.const(0))
     high = build.apply("<", place, build.size(extent))
-    ctx.check(build.apply("and", low, high), f"{name}: an index is outside 0..{extent}-1")
+    ctx.check(build.apply("and", low, high), f"{name}: an index is outside 0..{extent - 1}")
     return place
 
 
