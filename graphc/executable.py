@@ -26,6 +26,7 @@ from graphc.bind import Parameter, bind_arguments, order_arguments
 from graphc.closing import bind_graph, close, depends_on_mode
 from graphc.errors import BackendError, BindError, GraphcError, ModeError
 from graphc.graph import HOOKS, SOURCES, STATES, Graph, Value, ancestors
+from graphc.memory import collection_paused
 from graphc.ops.lifting import constant
 from graphc.passes.explain import Explanation, explain
 from graphc.passes.memory import MemoryPlan, plan_memory
@@ -350,7 +351,8 @@ class Executable:
             self._programs.move_to_end(key)
             return found
         fixed = dict(zip(self._specialized, key, strict=True))
-        made = self._programs[key] = self._compiled(fixed)
+        with collection_paused():
+            made = self._programs[key] = self._compiled(fixed)
         while len(self._programs) > MAX_PROGRAMS:
             self._programs.popitem(last=False)
         return made
