@@ -207,7 +207,7 @@ class StateCell:
                 f"expected {shape}",
                 self.source,
             )
-        return drawn.astype(self.type.dtype.numpy)
+        return drawn.astype(self.type.dtype.numpy, copy=False)
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name or '?'}: {self.type}>"

@@ -60,8 +60,10 @@ def uniform(
     >>> uniform((2,), float32, (0, 0), low=-1.0)
     array([-0.20190716,  0.76104033], dtype=float32)
     """
-    unit = uniform_bits(key, shape)
-    return (np.float32(low) + np.float32(high - low) * unit).astype(dtype.numpy)
+    drawn = uniform_bits(key, shape)
+    drawn *= np.float32(high - low)
+    drawn += np.float32(low)
+    return drawn.astype(dtype.numpy, copy=False)
 
 
 def normal(
