@@ -99,9 +99,7 @@ def numbers_of(regions: Regions, region: Region) -> Numbers:
     return found
 
 
-def remember(
-    region: Region, candidate: Candidate, numbers: Numbers, read: dict[str, int]
-) -> None:
+def remember(region: Region, candidate: Candidate, numbers: Numbers, read: dict[str, int]) -> None:
     """A merged region is what the candidate was; ``read`` is its traffic."""
     keys = frozenset(v.key for v in candidate.views)
     region.derived["traffic"] = read
