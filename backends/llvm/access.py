@@ -355,7 +355,7 @@ def _store_one(
         kept = value
         if store.add:
             old = from_memory(k, k.f.load(memory_type(dtype), place.pointer, dtype.itemsize), dtype)
-            kept = k.f.binary("fadd" if dtype.is_float else "add", old, value)
+            kept = k.apply("+", [old, value], [dtype, dtype], dtype)
         k.f.store(to_memory(k, kept, dtype), place.pointer, dtype.itemsize)
 
     if guard is None:
@@ -376,7 +376,7 @@ def _store_scattered(
             one = k.f.let(f"extractelement {raw}, i64 {lane}", raw.type._replace(lanes=1))
             if store.add:
                 old = from_memory(k, k.f.load(memory_type(dtype), at, dtype.itemsize), dtype)
-                one = to_memory(k, k.f.binary("fadd" if dtype.is_float else "add", old, one), dtype)
+                one = to_memory(k, k.apply("+", [old, one], [dtype, dtype], dtype), dtype)
             k.f.store(one, at, dtype.itemsize)
 
         if mask is None:
@@ -397,15 +397,13 @@ def _store_scattered(
 def from_memory(k: Context, raw: V, dtype: DType) -> V:
     if dtype is bool_:
         return k.f.compare("ne", raw, literal(0, raw.type))
-    kept = register_type(dtype).element
-    return raw if raw.type.element == kept else k.f.bitcast(raw, kept)
+    return raw
 
 
 def to_memory(k: Context, value: V, dtype: DType) -> V:
     if dtype is bool_:
         return k.f.cast("zext", value, "i8")
-    stored = memory_type(dtype).element
-    return value if value.type.element == stored else k.f.bitcast(value, stored)
+    return value
 
 
 # ---- scratch

@@ -18,7 +18,7 @@ from graphc.backends.llvm.target import Target
 from graphc.errors import KernelError
 from graphc.kernel.terms import AxisIndex, Const, Kernel, ScalarValue, SizeValue, Term
 from graphc.nest import Affine, Nest
-from graphc.types import Dim, DType, Extent, Quotient
+from graphc.types import Dim, DType, Extent, Quotient, bool_
 
 __all__ = [
     "I1",
@@ -26,6 +26,7 @@ __all__ = [
     "Context",
     "Coordinate",
     "Position",
+    "constant",
     "memory_type",
     "register_type",
     "vector_lanes",
@@ -35,25 +36,38 @@ I64 = LLVMType("i64")
 I1 = LLVMType("i1")
 
 _ELEMENTS = {
-    "f64": "double", "f32": "float", "f16": "half", "bf16": "bfloat", "bool": "i1",
+    "f64": "double", "f32": "float", "f16": "i16", "bf16": "i16", "bool": "i1",
     "i8": "i8", "u8": "i8", "i32": "i32", "u32": "i32", "i64": "i64",
 }  # fmt: skip
 
-_IN_MEMORY = {"bool": "i8", "f16": "i16", "bf16": "i16"}
+#: half floats are kept as their bits and are numbers only inside a scalar op: what lives from one
+#: block into another LLVM would widen where the machine has no such type, and narrow by a call
+_HALVES = {"f16": "half", "bf16": "bfloat"}
 
 Position = tuple[tuple[str, int], ...]  # (axis, number) of each unrolled axis, by name
 
 
 def register_type(dtype: DType, lanes: int = 1) -> LLVMType:
-    """The LLVM type of a value in registers; bool is i1."""
+    """The LLVM type of a value in registers; bool is i1, a half float its bits."""
     return LLVMType(_ELEMENTS[dtype.short], lanes)
 
 
 def memory_type(dtype: DType, lanes: int = 1) -> LLVMType:
-    """The LLVM type of a value in memory: bool is a byte, half floats are their bits (LLVM masks
-    and moves those).
+    """The LLVM type of a value in memory: that of registers, but bool is a byte."""
+    return LLVMType("i8" if dtype is bool_ else _ELEMENTS[dtype.short], lanes)
+
+
+def constant(value: bool | int | float, dtype: DType) -> V:
+    """A number of a dtype as a value in registers.
+
+    >>> from graphc.types import bfloat16
+    >>> str(constant(-1.0, bfloat16))
+    'i16 -16512'
     """
-    return LLVMType(_IN_MEMORY.get(dtype.short, _ELEMENTS[dtype.short]), lanes)
+    if dtype.short not in _HALVES:
+        return literal(value, register_type(dtype))
+    bits = int(literal(value, LLVMType(_HALVES[dtype.short])).text[3:], 16)  # 0xR3F80
+    return literal(bits - (bits >> 15 << 16), register_type(dtype))
 
 
 @dataclass
@@ -189,7 +203,7 @@ class Context:
     def value(self, term: Term, position: Position) -> V:
         """The value of a term at a position (of which only the axes that it depends on count)."""
         if isinstance(term, Const):
-            return literal(term.value, register_type(term.dtype))
+            return constant(term.value, term.dtype)
         if isinstance(term, AxisIndex):
             return self.index(term.axis, position)
         if isinstance(term, SizeValue):
@@ -249,9 +263,16 @@ class Context:
         key = ("op", op, *kinds, *(a.text for a in spread), lanes)
         known = self.remembered(key)
         if known is None:
-            known = vecmath.apply(self.f, op, spread, dtypes, result, self.features)
+            numbers = [self._number(a, d) for a, d in zip(spread, dtypes, strict=True)]
+            known = vecmath.apply(self.f, op, numbers, dtypes, result, self.features)
+            if result.short in _HALVES:
+                known = self.f.bitcast(known, "i16")
             self.scopes[-1].memo[key] = self.born(known)
         return known
+
+    def _number(self, value: V, dtype: DType) -> V:
+        """A value as scalar ops take it."""
+        return self.f.bitcast(value, _HALVES[dtype.short]) if dtype.short in _HALVES else value
 
     def splat(self, value: V, lanes: int) -> V:
         if value.type.lanes == lanes:

@@ -17,8 +17,8 @@ from graphc.backends.llvm.context import (
     Context,
     Coordinate,
     Position,
+    constant,
     memory_type,
-    register_type,
     vector_lanes,
 )
 from graphc.backends.llvm.ir import PTR, Function, LLVMType, Module, V, literal
@@ -407,7 +407,7 @@ class _Emitter:
         tensor = self.k.kernel.tensors[step.tensor]
         assert tensor.init is not None
         dtype = tensor.type.dtype
-        value = access.to_memory(self.k, literal(tensor.init, register_type(dtype)), dtype)
+        value = access.to_memory(self.k, constant(tensor.init, dtype), dtype)
         extents, steps = tensor.type.shape, access.strides(tensor.type.shape)
 
         def descend(dimension: int, pointer: V) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from graphc.backends.llvm.access import from_memory, to_memory
-from graphc.backends.llvm.context import Context, Position, register_type
+from graphc.backends.llvm.context import Context, Position, constant, register_type
 from graphc.backends.llvm.ir import LLVMType, V, literal
 from graphc.kernel.build import result_dtypes
 from graphc.kernel.monoids import MONOIDS
@@ -74,7 +74,7 @@ def _constant(value: bool | int | float, dtype: DType) -> V:
         bits = 8 * dtype.itemsize - (dtype.kind == "i")
         top = 2**bits - 1
         value = top if value > 0 else (-top - 1 if dtype.kind == "i" else 0)
-    return literal(value, register_type(dtype))
+    return constant(value, dtype)
 
 
 def _state_dtypes(member: Folding | Scan, k: Context) -> tuple[DType, ...]:
@@ -211,10 +211,10 @@ def _multiply_add(k: Context, member: Contract, total: V, position: Position) ->
         if term.dtype != member.dtype:
             value = k.apply(member.dtype.short, [value], [term.dtype], member.dtype)
         factors.append(k.splat(value, total.type.lanes))
-    if member.dtype.is_float and k.target.has_fma:
+    if member.dtype.itemsize > 2 and member.dtype.is_float and k.target.has_fma:
         return k.f.fma(factors[0], factors[1], total)
-    multiply, add = ("fmul", "fadd") if member.dtype.is_float else ("mul", "add")
-    return k.f.binary(add, total, k.f.binary(multiply, factors[0], factors[1]))
+    product = k.apply("*", factors, [member.dtype] * 2, member.dtype)
+    return k.apply("+", [total, product], [member.dtype] * 2, member.dtype)
 
 
 def _select(k: Context, valid: V | None, new: V, old: V) -> V:
@@ -297,8 +297,8 @@ def _merge(
     k: Context, member: Folding, left: tuple[Typed, ...], right: tuple[Typed, ...]
 ) -> tuple[Typed, ...]:
     if isinstance(member, Contract):
-        op = "fadd" if member.dtype.is_float else "add"
-        return (Typed(k.f.binary(op, left[0].value, right[0].value), member.dtype),)
+        sides, dtype = [left[0].value, right[0].value], member.dtype
+        return (Typed(k.apply("+", sides, [dtype] * 2, dtype), dtype),)
     return MONOIDS[member.monoid].merge(LaneValues(k), left, right)
 
 
