@@ -101,5 +101,6 @@ def test_halves_equal_the_interpreter(name: str, short: str, target: Target, pla
 def test_halves_call_nothing(name: str, short: str, target: str) -> None:
     kernel, machine = parse_kernel(KERNELS[name].format(short)), named_target(target)
     ir = emit_kernel(kernel, choose_tiling(kernel, machine), machine)
-    calls = re.findall(r"^\s+(?:callq?|bl)\s+(\S+)$", codegen.assembly_of(ir, machine.machine), re.M)
+    text = codegen.assembly_of(ir, machine.machine)
+    calls = re.findall(r"^\s+(?:callq?|bl)\s+(\S+)$", text, re.M)
     assert not calls, f"{name} of {short} on {target} calls {calls}"
