@@ -54,7 +54,9 @@ STEPS: dict[str, Step] = {
         ops.arange(SIZE) <= ops.arange(SIZE).reshape(-1, 1), r.choice(v), 0.5
     ),
     "running sum": lambda r, v, i: ops.cumulative_sum(r.choice(v), axis=r.choice([0, 1])) * 0.25,
-    "reshape": lambda r, v, i: r.choice(v).reshape(2, 3, SIZE).permute(1, 0, 2).reshape(SIZE, SIZE),
+    "reshape": lambda r, v, i: (
+        r.choice(v).reshape(2, SIZE // 2, SIZE).permute(1, 0, 2).reshape(SIZE, SIZE)
+    ),
 }
 
 

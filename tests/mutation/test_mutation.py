@@ -32,6 +32,7 @@ def test_there_are_twenty_faults_and_each_is_in_one_place() -> None:
 
 
 def _copy(target: Path) -> Path:
+    target.mkdir(parents=True, exist_ok=True)
     ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
     for part in PARTS:
         source = ROOT / part
