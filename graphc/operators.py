@@ -203,8 +203,7 @@ class Operators:
     def __ge__(self, other: object) -> Value:
         return call("greater_equal", self, other)
 
-    def __hash__(self) -> int:
-        return object.__hash__(self)
+    __hash__ = object.__hash__
 
     # ---- indexing
 

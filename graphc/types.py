@@ -66,6 +66,9 @@ class DType:
     itemsize: int  # bytes
     numpy: np.dtype = field(compare=False)
 
+    def __hash__(self) -> int:
+        return hash(self.name)  # a string keeps its hash; types are keys everywhere
+
     @property
     def is_float(self) -> bool:
         return self.kind == "f"

@@ -112,6 +112,8 @@ class Load(Term):
 
     @property
     def operands(self) -> tuple[Term, ...]:
+        if self.pred is None and self.fill is None:
+            return self.index
         return self.index + tuple(t for t in (self.pred, self.fill) if t is not None)
 
 
@@ -318,13 +320,18 @@ def postorder(roots: Iterable[Term]) -> list[Term]:
     """Every term that ``roots`` need, operands before users, each once."""
     order: list[Term] = []
     seen: set[Term] = set()
-    stack: list[tuple[Term, bool]] = [(t, False) for t in reversed(list(roots))]
+    started: list[Term] = []
+    stack: list[Term | None] = [*reversed([*roots])]  # None: what started last has its operands
     while stack:
-        term, done = stack.pop()
-        if done:
-            order.append(term)
+        term = stack.pop()
+        if term is None:
+            order.append(started.pop())
         elif term not in seen:
             seen.add(term)
-            stack.append((term, True))
-            stack.extend((t, False) for t in reversed(term.operands) if t not in seen)
+            operands = term.operands
+            if operands:
+                started.append(term)
+                stack += (None, *operands[::-1])
+            else:
+                order.append(term)
     return order

@@ -30,6 +30,7 @@ from graphc.kernel.terms import (
     Result,
     Scan,
     Term,
+    postorder,
 )
 from graphc.types import Extent, SourceLoc, TensorType
 
@@ -216,18 +217,7 @@ class Control:
 
 def reach(roots: tuple[Term, ...]) -> tuple[Term, ...]:
     """The terms that ``roots`` need, operands before users, each once."""
-    order: list[Term] = []
-    seen: set[Term] = set()
-    stack: list[tuple[Term, bool]] = [(t, False) for t in reversed(roots)]
-    while stack:
-        term, done = stack.pop()
-        if done:
-            order.append(term)
-        elif term not in seen:
-            seen.add(term)
-            stack.append((term, True))
-            stack.extend((t, False) for t in reversed(term.operands) if t not in seen)
-    return tuple(order)
+    return tuple(postorder(roots))
 
 
 def loads_of(term: Term) -> tuple[Load, ...]:
