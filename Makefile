@@ -34,7 +34,7 @@ imports: .venv/test.stamp
 # the package's doctests are found through the links graphc/ops and graphc/backends
 tests: .venv/test.stamp
 	@echo "== pytest, doctests, examples"
-	@$(BIN)/python -m pytest -q --doctest-modules graphc tests --cov --cov-report=term \
+	@$(BIN)/python -m pytest -q -n auto --doctest-modules graphc tests --cov --cov-report=term \
 		--cov-fail-under=$(COVERAGE) --durations=15
 
 bench: .venv/test.stamp .venv/torch.stamp
