@@ -104,7 +104,7 @@ def test_the_memory_map_marks_its_peak(tmp_path: Path) -> None:
 
     made, memory = schedule()
     text = svg_text(schedule_scene(made, memory))
-    assert "peak 8 KB; most of it, 8 KB, from model.py:7 in forward" in text
+    assert "peak 4 KB; most of it, 4 KB, from model.py:7 in forward" in text
     assert "commit: states are written from here" in text
     assert "a: f32[1024], 4 KB at" in text
 
