@@ -34,7 +34,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say loudly what this run did not check, and why."""
     expression = terminalreporter.config.getoption("markexpr")
     if expression:
-        terminalreporter.line(f"Left out: all that is not '{expression}'; long sweeps: pytest -m slow")
+        terminalreporter.line(f"Left out: all that is not '{expression}' (sweeps: pytest -m slow)")
     by_reason: dict[str, list[str]] = defaultdict(list)
     for report in terminalreporter.stats.get("skipped", []):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
