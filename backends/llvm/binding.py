@@ -85,7 +85,7 @@ class Binding:
             places,
             errors=address_of(self._errors),
             spare_cells=cell[len(cells) :],
-            shares=parts.threads,
+            threads=parts.threads,
         )
         self.workers, self._scratch = _workers(parts, schedule)
         self._arguments = _tensors(schedule.arguments, self.table)
@@ -113,6 +113,7 @@ class Binding:
         values = {
             "table": self.table.address,
             "shares": parts.threads,
+            "wake": int(self.table.wakes),
             "workers": self.workers.address,
             "pool": shared.pool.address,
             "errors": address_of(self._errors),

@@ -1,13 +1,14 @@
 """A schedule with known sizes -> the walker's table. New sizes, threads or memory plans come
 through here only.
 
-A group of independent launches becomes one phase. Its work, estimated from bytes and FLOPs, is
-cut into T equal shares across the launches' blocks in order; where a group is too small to gain
-from workers it is marked serial.
+A group of independent launches becomes one phase. Its work, estimated from bytes and operations,
+is cut into equal chunks across the launches' blocks in order, which threads claim one by one;
+where a group is too small to gain from workers it is marked serial.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -37,8 +38,11 @@ __all__ = ["LoadedKernel", "Table", "build_table", "estimate_nanoseconds", "int_
 
 _BYTES_PER_NANOSECOND = 16.0  # one core's share of a cache or of memory
 _FLOPS_PER_NANOSECOND = 48.0
-PHASE_WORTH_SHARING = 4_000.0  # ns: an order of magnitude above a hand-over between awake threads
+PHASE_WORTH_SHARING = 2_500.0  # ns: some times a hand-over between awake threads
+PROGRAM_WORTH_SHARING = 3_000.0  # ns: with workers who are awake, or called back to back
 PROGRAM_WORTH_WAKING = 100_000.0  # ns: waking a sleeping thread takes some tens of microseconds
+CHUNK_WORTH_CLAIMING = 1_000.0  # ns: fifty times a claim
+CHUNKS_A_THREAD = 8  # enough to even out threads of different speeds
 _POLL_FROM = 200_000.0  # ns: shorter programs end before anybody misses an answer to Ctrl-C
 _FOREVER = (1 << 63) - 1
 
@@ -55,7 +59,8 @@ class LoadedKernel:
 class Table:
     """``words`` is what the walker reads; ``slots`` says where each movable buffer's address goes.
 
-    ``launches[id]`` is the statement that events name by ``id``; ``nanoseconds`` is the estimate.
+    ``launches[id]`` is the statement that events name by ``id``; ``nanoseconds`` is the estimate;
+    ``wakes`` whether a call is worth waking sleeping workers for.
     """
 
     words: NDArray[np.int64]
@@ -63,10 +68,15 @@ class Table:
     slots: dict[str, list[int]]
     launches: tuple[Launch | Copy, ...]
     nanoseconds: float
+    wakes: bool
 
     @property
     def address(self) -> int:
         return address_of(self.words)
+
+
+#: a launch's place in its group, and the first and last + 1 of some of its blocks
+_Part = tuple[int, int, int]
 
 
 @dataclass
@@ -80,12 +90,13 @@ class _Writer:
     addresses: Mapping[str, int]
     errors: int
     spare_cells: Sequence[int]
-    shares: int
+    threads: int
     parallel: bool
     polling: bool
     nbytes: Mapping[str, int]  # of every buffer
     words: list[int] = field(default_factory=list)
-    in_table: list[int] = field(default_factory=list)  # words that count from the table's start
+    # words that count from the table's start
+    in_table: list[int] = field(default_factory=list)
     in_arguments: list[int] = field(default_factory=list)  # words that count from the arguments'
     arguments: list[int] = field(default_factory=list)
     movable: dict[str, list[int]] = field(default_factory=dict)
@@ -172,18 +183,32 @@ class _Writer:
         if not running:
             return
         weights = [estimate_nanoseconds(self.nbytes, s) for s, _ in running]
-        together = self.parallel and sum(weights) >= PHASE_WORTH_SHARING
-        self.words += [walker.PHASE, len(running), int(not together)]
-        total, before = sum(weights), 0.0
-        for (statement, grid), weight in zip(running, weights, strict=True):
-            bounds = _bounds(grid, weight, before, total, self.shares)
-            before += weight
-            function = self.function(statement)
-            self.words += [function, self.argument_block(statement), len(self.launches), *bounds]
-            self.in_arguments.append(len(self.words) - len(bounds) - 2)
-            self.launches.append(statement)
+        chunks = self.chunks([grid for _, grid in running], weights)
+        head = self.emit(walker.PHASE, len(chunks), int(len(chunks) == 1), jump=True)
+        self.in_table += range(len(self.words), len(self.words) + len(chunks) + 1)
+        first = len(self.words)
+        self.words += [0] * (len(chunks) + 1)
+        blocks = [
+            (self.function(s), self.argument_block(s), len(self.launches) + i)
+            for i, (s, _) in enumerate(running)
+        ]
+        for number, chunk in enumerate(chunks):
+            self.words[first + number] = 8 * len(self.words)
+            for launch, begin, end in chunk:
+                function, arguments, name = blocks[launch]
+                self.in_arguments.append(len(self.words) + 1)
+                self.words += [function, arguments, name, begin, end]
+        self.words[first + len(chunks)] = self.words[head] = 8 * len(self.words)
+        self.launches += [s for s, _ in running]
         if self.polling and not self.committed:
             self.emit(walker.POLL)
+
+    def chunks(self, grids: Sequence[int], weights: Sequence[float]) -> list[list[_Part]]:
+        """The chunks of a phase; one where it is not worth sharing."""
+        total = sum(weights)
+        together = self.parallel and total >= PHASE_WORTH_SHARING
+        wanted = min(CHUNKS_A_THREAD * self.threads, int(total / CHUNK_WORTH_CLAIMING))
+        return _cut(grids, weights, max(wanted, 2) if together else 1)
 
     def grid(self, statement: Launch | Copy) -> int:
         if isinstance(statement, Copy):
@@ -230,7 +255,7 @@ def build_table(
     *,
     errors: int,
     spare_cells: Sequence[int],
-    shares: int,
+    threads: int,
 ) -> Table:
     """The table of a schedule whose sizes are bound and whose memory is planned.
 
@@ -241,10 +266,11 @@ def build_table(
     nbytes = {b.name: int_extent(b.type.nbytes) for b in schedule.buffers}
     total = estimate_program(schedule.body, nbytes)
     loops = any(isinstance(s, (Loop, While)) for s in walk(schedule.body))
-    parallel = shares > 1 and (loops or total >= PROGRAM_WORTH_WAKING)
+    parallel = threads > 1 and (loops or total >= PROGRAM_WORTH_SHARING)
+    wakes = loops or total >= PROGRAM_WORTH_WAKING
     polling = loops or total >= _POLL_FROM
     writer = _Writer(
-        schedule, kernels, addresses, errors, spare_cells, shares, parallel, polling, nbytes
+        schedule, kernels, addresses, errors, spare_cells, threads, parallel, polling, nbytes
     )
     writer.body(schedule.body)
     writer.emit(walker.END)
@@ -256,7 +282,7 @@ def build_table(
     words[writer.in_arguments] += address_of(arguments)
     base = address_of(arguments)
     slots = {name: [base + 8 * i for i in places] for name, places in writer.movable.items()}
-    return Table(words, arguments, slots, tuple(writer.launches), total)
+    return Table(words, arguments, slots, tuple(writer.launches), total, wakes)
 
 
 def spare_cells_needed(schedule: Schedule) -> int:
@@ -296,13 +322,25 @@ def estimate_program(body: Body, nbytes: Mapping[str, int]) -> float:
     return total
 
 
-def _bounds(grid: int, weight: float, before: float, total: float, shares: int) -> list[int]:
-    """First blocks of the shares, and the end: the part of ``weight`` in each T-th of ``total``."""
-    if weight >= total:  # alone: exact
-        return [grid * t // shares for t in range(shares + 1)]
-    cuts = ((total * t / shares - before) / weight * grid for t in range(1, shares))
-    inner = [min(max(int(cut + 0.5), 0), grid) for cut in cuts]
-    return [0, *inner, grid]
+def _cut(grids: Sequence[int], weights: Sequence[float], count: int) -> list[list[_Part]]:
+    """Blocks of launches in order, cut into at most ``count`` chunks of about the same weight.
+
+    >>> _cut([8], [1.0], 3)
+    [[(0, 0, 2)], [(0, 2, 5)], [(0, 5, 8)]]
+    >>> _cut([4, 4], [3.0, 1.0], 2)
+    [[(0, 0, 3)], [(0, 3, 4), (1, 0, 4)]]
+    """
+    total = sum(weights)
+    chunks: list[list[_Part]] = [[] for _ in range(count)]
+    before = 0.0
+    for launch, (grid, weight) in enumerate(zip(grids, weights, strict=True)):
+        inner = ((total * c / count - before) / weight * grid for c in range(1, count))
+        cuts = [0, *(min(max(int(cut + 1e-6), 0), grid) for cut in inner), grid]
+        for chunk, (begin, end) in zip(chunks, itertools.pairwise(cuts), strict=True):
+            if begin < end:
+                chunk.append((launch, begin, end))
+        before += weight
+    return [chunk for chunk in chunks if chunk]
 
 
 def int_extent(extent: Extent) -> int:

@@ -26,7 +26,7 @@ __all__ = ["choose_tiling"]
 #: what a run-time extent counts as when costs are compared
 _UNKNOWN_EXTENT = 256
 #: scalar operations in a block below which cutting finer costs more than it spreads
-_BLOCK_WORK = 1 << 15
+_BLOCK_WORK = 1 << 14
 _MAX_BLOCKS = 256
 _HOLD_BYTES = 64 * 1024
 #: outputs of this size leave no room for anything else in the caches

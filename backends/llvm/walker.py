@@ -2,7 +2,7 @@
 
 ::
 
-    PHASE  count, serial, then `count` launches     independent launches; returns when all are done
+    PHASE  count, serial, end, then its chunks      independent launches; returns when all are done
     LOOP   counter, length, exit                    *counter = 0; leave when length <= 0
     NEXT   counter, length, back                    *counter += 1; again while *counter < length
     UNLESS cell, mask, target                       jump when (*cell & mask) == 0
@@ -11,11 +11,12 @@
     COMMIT                                          leave when a check failed or an interrupt came
     END
 
-    launch := function, arguments, id, bound 0 .. bound T     share t runs blocks bound[t] <= b <
-    bound[t+1]
+    chunks := address of part first[0] .. first[count], then the parts
+    part   := function, arguments, id, begin, end   blocks begin <= b < end of a launch
 
-Only the caller walks; workers see phases. Thread count, sizes and memory plan change this table,
-never code; and since blocks do not depend on each other, shares do not change results.
+Chunk c is the parts from first[c] to first[c+1]. Only the caller walks; workers see phases and
+claim chunks of them. Thread count, sizes and memory plan change this table, never code; and since
+blocks do not depend on each other, who runs which of them does not change results.
 ``graphc.backends.llvm.table`` writes tables.
 """
 
@@ -30,9 +31,9 @@ __all__ = [
     "EVENT",
     "INSTRUCTION",
     "JUMP",
-    "LAUNCH",
     "LOOP",
     "NEXT",
+    "PART",
     "PHASE",
     "POLL",
     "PROGRAM",
@@ -46,15 +47,15 @@ COPY_BLOCK = 1 << 16  # bytes of one block of a copy
 POLL_NANOSECONDS = 50_000_000
 
 INSTRUCTION = Layout("instruction", "op", "a", "b", "c")
-PHASE_HEAD = Layout("phase", "op", "count", "serial")
-LAUNCH = Layout("launch", "function", "arguments", "id", "bounds")  # followed by T more bounds
+PHASE_HEAD = Layout("phase", "op", "count", "serial", "end")
+PART = Layout("part", "function", "arguments", "id", "begin", "end")
 #: what a kernel gets as its worker: private scratch memory, number, and where measured times go
 WORKER = Layout("worker", "scratch", "number", "events", "events_end", stride=8)
 EVENT = Layout("event", "launch", "begin", "end", "worker")  # nanoseconds of CLOCK_MONOTONIC
 #: a program bound to sizes; words after `runtime` are the call's own
 PROGRAM = Layout(
     "program",
-    *("table", "shares", "workers", "pool", "errors", "cells", "cells_bytes"),
+    *("table", "shares", "wake", "workers", "pool", "errors", "cells", "cells_bytes"),
     *("arguments", "arguments_count", "outputs", "outputs_count", "single"),
     *("locks", "locks_count", "mutex", "fail", "runtime"),
     *("users", "thread_state", "polled", "parallel"),
@@ -63,7 +64,7 @@ PROGRAM = Layout(
 LAYOUTS = {
     "instruction": INSTRUCTION,
     "phase": PHASE_HEAD,
-    "launch": LAUNCH,
+    "part": PART,
     "worker": WORKER,
     "event": EVENT,
     "program": PROGRAM,
@@ -107,9 +108,12 @@ define void @graphc_copy(ptr %arguments, i64 %begin, i64 %end, ptr %worker) noun
   ret void
 }}
 
-define internal void @graphc_launch(ptr %launch, i64 %begin, i64 %end, ptr %worker) nounwind {{
-  %function = get ptr launch.function %launch
-  %arguments = get ptr launch.arguments %launch
+; `again`: this thread ran an earlier part of the same launch, and nothing else since
+define internal void @graphc_part(ptr %part, ptr %worker, i1 %again) nounwind {{
+  %function = get ptr part.function %part
+  %arguments = get ptr part.arguments %part
+  %begin = get i64 part.begin %part
+  %end = get i64 part.end %part
   %events = get ptr worker.events %worker
   %plain = icmp eq ptr %events, null
   br i1 %plain, label %run, label %timed
@@ -120,11 +124,21 @@ timed:
   %t0 = call i64 @graphc_now(i32 1)
   call void %function(ptr %arguments, i64 %begin, i64 %end, ptr %worker)
   %t1 = call i64 @graphc_now(i32 1)
+  %id = get i64 part.id %part
+  br i1 %again, label %extend, label %new
+extend: ; of the event before, unless there was no room for it
+  %earlier = getelementptr i8, ptr %events, i64 -{EVENT.nbytes}
+  %of = get i64 event.launch %earlier
+  %same = icmp eq i64 %of, %id
+  br i1 %same, label %longer, label %out
+longer:
+  put i64 %t1, event.end %earlier
+  br label %out
+new:
   %stop = get ptr worker.events_end %worker
   %room = icmp ult ptr %events, %stop
   br i1 %room, label %record, label %out
 record:
-  %id = get i64 launch.id %launch
   %number = get i64 worker.number %worker
   put i64 %id, event.launch %events
   put i64 %t0, event.begin %events
@@ -137,39 +151,29 @@ out:
   ret void
 }}
 
-; the blocks of shares first <= t < last of every launch of a phase, as worker `first`
-define internal void @graphc_share(ptr %program, ptr %phase, i64 %first, i64 %last) nounwind {{
+; chunks first <= c < behind of a phase; takes and returns the launch that this thread ran last
+define internal i64 @graphc_chunks(
+    ptr %phase, i64 %first, i64 %behind, ptr %worker, i64 %last) nounwind {{
 entry:
-  %count = get i64 phase.count %phase
-  %shares = get i64 program.shares %program
-  %workers = get ptr program.workers %program
-  %worker = next worker %workers, %first
-  %launch0 = next phase %phase
-  %more = shl i64 %shares, 3
-  %stride = add i64 %more, {LAUNCH.nbytes}
+  %addresses = next phase %phase
+  %from.p = getelementptr ptr, ptr %addresses, i64 %first
+  %to.p = getelementptr ptr, ptr %addresses, i64 %behind
+  %from = load ptr, ptr %from.p, align 8
+  %to = load ptr, ptr %to.p, align 8
   br label %look
 look:
-  %i = phi i64 [ 0, %entry ], [ %i1, %done ]
-  %launch = phi ptr [ %launch0, %entry ], [ %launch1, %done ]
-  %left = icmp ult i64 %i, %count
-  br i1 %left, label %limits, label %out
-limits:
-  %bounds = at launch.bounds %launch
-  %begin.p = getelementptr i64, ptr %bounds, i64 %first
-  %end.p = getelementptr i64, ptr %bounds, i64 %last
-  %begin = load i64, ptr %begin.p, align 8
-  %end = load i64, ptr %end.p, align 8
-  %some = icmp slt i64 %begin, %end
-  br i1 %some, label %run, label %done
+  %part = phi ptr [ %from, %entry ], [ %following, %run ]
+  %before = phi i64 [ %last, %entry ], [ %id, %run ]
+  %left = icmp ult ptr %part, %to
+  br i1 %left, label %run, label %out
 run:
-  call void @graphc_launch(ptr %launch, i64 %begin, i64 %end, ptr %worker)
-  br label %done
-done:
-  %i1 = add i64 %i, 1
-  %launch1 = getelementptr i8, ptr %launch, i64 %stride
+  %id = get i64 part.id %part
+  %again = icmp eq i64 %id, %before
+  call void @graphc_part(ptr %part, ptr %worker, i1 %again)
+  %following = next part %part
   br label %look
 out:
-  ret void
+  ret i64 %before
 }}
 
 ; true when a Python signal handler raised; asks Python only when 50 ms have passed
@@ -206,11 +210,13 @@ entry:
   %cells = get ptr program.cells %program
   %cells_bytes = get i64 program.cells_bytes %program
   call void @llvm.memset.p0.i64(ptr %cells, i8 0, i64 %cells_bytes, i1 false)
-  %shares = get i64 program.shares %program
   %start = call i64 @graphc_now(i32 6)
   put i64 %start, program.polled %program
   put i64 0, program.parallel %program
   %pool = get ptr program.pool %program
+  %wake = get i64 program.wake %program
+  %large = icmp ne i64 %wake, 0
+  %own = get ptr program.workers %program
   %table = get ptr program.table %program
   store ptr %table, ptr %at, align 8
   br label %step
@@ -240,23 +246,18 @@ jump:
   store ptr %target, ptr %at, align 8
   br label %step
 
-phase: ; a = count, b = serial
-  %head = next phase %pc
-  %more = shl i64 %shares, 3
-  %stride = add i64 %more, {LAUNCH.nbytes}
-  %size = mul i64 %a, %stride
-  %past = getelementptr i8, ptr %head, i64 %size
-  store ptr %past, ptr %at, align 8
+phase: ; a = count, b = serial, c = end
+  store ptr %target, ptr %at, align 8
   %serial = icmp ne i64 %b, 0
   br i1 %serial, label %alone, label %together
-together: ; 0: not tried yet, 1: the pool is ours, 2: it was busy
+together: ; 0: not tried yet, 1: the pool is ours, 2: it was busy or has no workers
   %state = get i64 program.parallel %program
   switch i64 %state, label %alone [
     i64 0, label %take
     i64 1, label %fork
   ]
 take:
-  %ours = call i1 @graphc_pool_take(ptr %pool)
+  %ours = call i1 @graphc_pool_take(ptr %pool, i1 %large)
   %state1 = select i1 %ours, i64 1, i64 2
   put i64 %state1, program.parallel %program
   br i1 %ours, label %fork, label %alone
@@ -264,7 +265,7 @@ fork:
   call void @graphc_pool_run(ptr %pool, ptr %program, ptr %pc)
   br label %step
 alone:
-  call void @graphc_share(ptr %program, ptr %pc, i64 0, i64 %shares)
+  %ran = call i64 @graphc_chunks(ptr %pc, i64 0, i64 %a, ptr %own, i64 -1)
   br label %step
 
 loop: ; a = counter, b = length, c = exit
@@ -308,8 +309,12 @@ interrupted:
   br label %leave
 leave:
   %status = phi i64 [ 0, %end ], [ 1, %failed ], [ 2, %interrupted ]
-  %owned = get i64 program.parallel %program
-  %give = icmp eq i64 %owned, 1
+  %tried = get i64 program.parallel %program
+  %never = icmp eq i64 %tried, 0
+  br i1 %never, label %out, label %note
+note:
+  call void @graphc_pool_ended(ptr %pool)
+  %give = icmp eq i64 %tried, 1
   br i1 %give, label %release, label %out
 release:
   call void @graphc_pool_give(ptr %pool)

@@ -19,7 +19,9 @@ import pytest
 from programs import ADD, CHAIN, load, update
 
 from graphc.backends.llvm import codegen, pool, table
+from graphc.backends.llvm.layout import Record
 from graphc.backends.llvm.native import native, runtime_ir, set_threads
+from graphc.backends.llvm.walker import EVENT
 from graphc.errors import BackendError, StateError
 from graphc.memory import StateBuffer
 from graphc.types import TensorType, float32
@@ -38,7 +40,7 @@ def ramp(n: int) -> np.ndarray[Any, Any]:
     return np.arange(n, dtype=np.float32)
 
 
-#: 8 phases a pass, each on all shares of the one before; adds 0 + 1 + 2 + 3 a pass
+#: 8 phases a pass, each on all chunks of the one before; adds 0 + 1 + 2 + 3 a pass
 STRESS = """schedule stress
 argument x f32[{n}] output z f32[{n}] arena a f32[{n}] at 0 arena b f32[{n}] at 65536
 cell i i64[] cell pass i64[]
@@ -55,14 +57,31 @@ run {{
 }}"""
 
 
+#: one phase a pass of launches in place; a chunk that runs twice shows
+IN_PLACE = """schedule in_place
+argument x f32[{n}] output z f32[{n}] arena a f32[{n}] at 0 arena b f32[{n}] at 65536
+cell i i64[]
+run {{
+  copy x -> a
+  copy x -> b
+  loop i < {passes} {{
+    launch add_counter(a -> a) sizes({n}) scalars(i)
+    launch add_counter(b -> b) sizes({n}) scalars(i)
+  }}
+  launch add(a, b -> z) sizes({n})
+}}"""
+
+
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Share even the smallest phases."""
+    """Share even the smallest phases, a block or two a chunk."""
     monkeypatch.setattr(table, "PHASE_WORTH_SHARING", 0)
+    monkeypatch.setattr(table, "PROGRAM_WORTH_SHARING", 0)
+    monkeypatch.setattr(table, "CHUNK_WORTH_CLAIMING", 1e-3)
 
 
 def stress(count: int, passes: int) -> None:
-    """A share that runs too early, too late, twice or never shows in the sum, which is exact."""
+    """A chunk that runs too early, too late or never shows in the sum, which is exact."""
     n = 512  # 8 blocks
     program = load(STRESS.format(n=n, passes=passes), "add_counter", threads=count)
     assert passes * 6 + n < 1 << 24
@@ -75,6 +94,34 @@ def stress(count: int, passes: int) -> None:
 def test_stress(threads: Any, count: int, phases: int) -> None:
     threads(count)
     stress(count, phases // 8)
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize(("count", "calls"), [(2, 400), (3, 60), (8, 40)])
+def test_stress_in_place(threads: Any, count: int, calls: int) -> None:
+    """Workers come at any time between phases of a call, between calls, and after pauses."""
+    threads(count)
+    n, passes = 640, 150
+    program = load(IN_PLACE.format(n=n, passes=passes), "add_counter", "add", threads=count)
+    x = ramp(n)
+    for call in range(calls):
+        z = program.call(x)
+        np.testing.assert_array_equal(z, 2 * x + passes * (passes - 1), f"call {call}")
+        if call % 8 == 0:
+            time.sleep(1e-6 * (call % 128))
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("count", [2, 8])
+def test_small_programs_in_turns(threads: Any, count: int) -> None:
+    """Each call rewrites the arguments that a late worker of the call before might read."""
+    threads(count)
+    programs = [load(ADD.format(n=n), "add", threads=count) for n in (256, 1024, 512)]
+    rng = np.random.default_rng(3)
+    for turn in range(3000):
+        program, n = programs[turn % 3], (256, 1024, 512)[turn % 3]
+        x = np.full(n, rng.integers(1 << 20), np.float32)
+        assert (program.call(x, x) == 2 * x[0]).all(), f"turn {turn}"
 
 
 @pytest.mark.slow
@@ -100,7 +147,8 @@ def test_same_bits_for_any_number_of_threads(threads: Any) -> None:
     results = []
     for count in (1, 2, 8):
         threads(count)
-        results.append(load(CHAIN, "add", "double", threads=count).call(x, y))
+        program = load(CHAIN, "add", "double", threads=count)
+        results += [program.call(x, y) for _ in range(5)]
     for result in results[1:]:
         np.testing.assert_array_equal(result.view(np.int32), results[0].view(np.int32))
 
@@ -130,6 +178,42 @@ def test_small_programs_wake_nobody(threads: Any) -> None:
     program = load(ADD.format(n=256), "add", threads=2)
     program.call(ramp(256), ramp(256))
     assert native().pool.workers == 0
+
+
+SMALL = 1 << 14  # elements: some microseconds of work
+
+
+def test_small_programs_called_now_and_then_run_alone(threads: Any) -> None:
+    threads(2)
+    program = load(ADD.format(n=SMALL), "add", threads=2)
+    x = ramp(SMALL)
+    for _ in range(5):
+        np.testing.assert_array_equal(program.call(x, x), 2 * x)
+        time.sleep(0.002)
+    assert native().pool.workers == 0
+
+
+def test_small_programs_called_back_to_back_share_their_work(threads: Any) -> None:
+    threads(2)
+    program = load(ADD.format(n=SMALL), "add", threads=2)
+    x = ramp(SMALL)
+    program.call(x, x)
+    events = [Record(EVENT, 1 << 16) for _ in range(2)]
+    binding = program._current
+    assert binding is not None
+    program._record_events(binding, events)
+    try:
+        end = time.monotonic() + 30
+        while time.monotonic() < end:  # on a busy machine a worker may be late for long
+            for _ in range(200):
+                program.call(x, x)
+            if binding.workers[1, "events"] > events[1].address:
+                break
+        else:
+            pytest.fail("the worker never helped")
+    finally:
+        program._record_events(binding, None)
+    np.testing.assert_array_equal(program.call(x, x), 2 * x)
 
 
 def in_threads(count: int, work: Any) -> None:

@@ -1,35 +1,53 @@
 """Every interleaving of the pool's protocol, for a caller and two or three workers.
 
 The state machine is that of ``backends/llvm/pool.py``: each step below is one atomic access of the
-native code. A wait may go to sleep after any number of spins. Searched: no state without a way on
-(a lost wake-up leaves all threads asleep), every worker runs every phase exactly once and sees its
-data, nobody is late for the next one. The checker itself is tested on broken protocols.
+native code. A wait may go to sleep after any number of spins, a wake of some wakes any of them, and
+the caller may or may not think that a phase is worth waking sleepers for; so workers come early,
+late, between phases, or never. Searched: no state without a way on (a lost wake-up leaves all
+threads asleep), every chunk of a phase runs exactly once before the caller goes on, and nobody
+reads a phase that is over: the caller may have rewritten it. The checker itself is tested on
+broken protocols. Workers are alike, so states that differ in their order count once.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
 
-PHASES = 2
-
 
 class Shared(NamedTuple):
     generation: int = 0
+    open: bool = False  # with `inside`, the gate
+    inside: int = 0
     phase: int = 0
+    front: int = 0  # with `back`, the claims
+    back: int = 0
     stop: bool = False
-    done: int = 0
     sleepers: int = 0
     joining: int = 0
-    runs: tuple[int, ...] = ()  # shares that each worker finished
+    valid: int = 0  # the phase that may be read now; 0 while the caller may rewrite it
+    done: frozenset[int] = frozenset()  # chunks that have run
 
 
 class Thread(NamedTuple):
     step: str
     old: int = 0  # what a wait compares with
-    phase: int = 0  # the caller's phase, or the one that a worker runs
+    phase: int = 0  # the caller's phase, or the one that a worker read
+    chunk: int = 0
+    seen: tuple[bool, int] = (False, 0)  # the gate, before entering
+
+
+class Setting(NamedTuple):
+    workers: int
+    phases: tuple[int, ...]  # their numbers of chunks
+    broken: str = ""
+    spurious: bool = False  # futexes wake up for no reason
+
+    def chunks(self, phase: int) -> int:
+        return self.phases[phase - 1]
 
 
 State = tuple[Shared, tuple[Thread, ...]]  # thread 0 is the caller
@@ -37,11 +55,17 @@ State = tuple[Shared, tuple[Thread, ...]]  # thread 0 is the caller
 BROKEN = {
     "no recheck": "sleeping without looking once more",
     "plain sleep": "a futex that does not compare the word",
-    "wake first": "waking before the word changes",
-    "late reset": "resetting `done` after the phase is published",
-    "late data": "publishing a phase before its data",
+    "wake first": "waking those who must stop before the word changes",
+    "late reset": "resetting the claims after the gate is open",
+    "late data": "opening the gate before the phase is written",
+    "no close": "joining while workers can still enter",
+    "no join": "going on while workers are inside",
     "wake nobody": "not waking the caller",
-    "early report": "reporting before running",
+    "early leave": "leaving before running",
+    "blind entry": "entering without looking whether the gate is still open",
+    "early read": "reading what to run before entering",
+    "torn claim": "claiming by a load and a store",
+    "same side": "workers counted at the back, but given chunks from the front",
 }
 
 
@@ -52,84 +76,140 @@ class ViolationError(AssertionError):
 Moves = Iterator[tuple[Shared, Thread]]
 
 
-def caller(shared: Shared, me: Thread, workers: int, broken: str) -> Moves:
-    order = ["data", "reset", "publish", "wake"]
+def order_of(broken: str) -> list[str]:
+    order = ["data", "reset", "open", "raise", "call", "claim"]
     if broken == "late reset":
-        order = ["data", "publish", "reset", "wake"]
+        order = ["data", "open", "reset", "raise", "call", "claim"]
     if broken == "late data":
-        order = ["reset", "publish", "data", "wake"]
-    if broken == "wake first":
-        order = ["data", "reset", "wake", "publish"]
-    following = dict(zip(order, [*order[1:], "join"], strict=True))
+        order = ["reset", "open", "data", "raise", "call", "claim"]
+    return order
+
+
+def caller(shared: Shared, me: Thread, setting: Setting) -> Moves:
+    order = order_of(setting.broken)
+    following = dict(itertools.pairwise(order))
     match me.step:
-        case "begin" if me.phase == PHASES:
-            yield shared._replace(stop=True), me._replace(step="stop publish")
+        case "begin" if me.phase == len(setting.phases):
+            first = "stop wake" if setting.broken == "wake first" else "stop raise"
+            yield shared._replace(stop=True), me._replace(step=first)
         case "begin":
             yield shared, Thread(order[0], phase=me.phase + 1)
         case "data":
-            yield shared._replace(phase=me.phase), me._replace(step=following["data"])
+            written = shared._replace(phase=me.phase, valid=me.phase, done=frozenset())
+            yield written, me._replace(step=following["data"])
         case "reset":
-            yield shared._replace(done=0), me._replace(step=following["reset"])
-        case "publish":
+            yield shared._replace(front=0, back=0), me._replace(step=following["reset"])
+        case "open":
+            yield shared._replace(open=True, inside=0), me._replace(step=following["open"])
+        case "raise":
             raised = shared._replace(generation=shared.generation + 1)
-            yield raised, me._replace(step=following["publish"])
-        case "wake":
-            step = "wake all" if shared.sleepers else following["wake"]
-            yield shared, me._replace(step=step)
-        case "wake all":
-            yield shared, me._replace(step=following["wake"])  # the search wakes the sleepers
-        case "join" if shared.done >= workers:
-            expected = (me.phase,) * workers
-            if shared.runs != expected:
-                raise ViolationError(f"joined phase {me.phase} with shares {shared.runs}")
-            yield shared, Thread("begin", phase=me.phase)
+            yield raised, me._replace(step=following["raise"])
+        case "call":
+            yield shared, me._replace(step="claim")
+            if shared.sleepers:
+                yield shared, me._replace(step="wake some")
+        case "wake some":
+            yield shared, me._replace(step="claim")  # the search wakes sleepers
+        case "claim" | "store" | "run":
+            yield from running(shared, me, setting, is_caller=True)
+        case "close":
+            closed = shared if setting.broken == "no close" else shared._replace(open=False)
+            yield closed, me._replace(step="join", old=shared.inside)
+        case "join" if me.old == 0 or setting.broken == "no join":
+            if len(shared.done) != setting.chunks(me.phase):
+                raise ViolationError(f"joined phase {me.phase} with chunks {set(shared.done)}")
+            yield shared._replace(valid=0), Thread("begin", phase=me.phase)
         case "join":
-            yield shared, me._replace(step="spin", old=shared.done)
-        case "stop publish":
-            yield shared._replace(generation=shared.generation + 1), me._replace(step="stop wake")
+            yield shared, me._replace(step="spin")
+        case "stop raise":
+            last = "exit" if setting.broken == "wake first" else "stop wake"
+            yield shared._replace(generation=shared.generation + 1), me._replace(step=last)
         case "stop wake":
-            yield shared, me._replace(step="stop all" if shared.sleepers else "exit")
-        case "stop all":
-            yield shared, me._replace(step="exit")
+            last = "stop raise" if setting.broken == "wake first" else "exit"
+            yield shared, me._replace(step="wake all" if shared.sleepers else last)
+        case "wake all":
+            last = "stop raise" if setting.broken == "wake first" else "exit"
+            yield shared, me._replace(step=last)
 
 
-def worker(shared: Shared, me: Thread, number: int, broken: str) -> Moves:
+def running(shared: Shared, me: Thread, setting: Setting, *, is_caller: bool) -> Moves:
+    """The steps of ``graphc_claim``: they read the phase, and run chunks of it."""
+    if shared.valid != me.phase:
+        raise ViolationError(f"phase {me.phase} is read when {shared.valid} is what may be read")
+    past = "close" if is_caller else "leave"
+    count = setting.chunks(me.phase)
+    match me.step:
+        case "claim" | "store":
+            front, back = (shared.front, shared.back) if me.step == "claim" else me.seen
+            chunk = front
+            if not is_caller and setting.broken != "same side":
+                chunk = count - 1 - back
+            claimed = shared._replace(front=front + is_caller, back=back + (not is_caller))
+            if setting.broken == "torn claim" and me.step == "claim":
+                yield shared, me._replace(step="store", seen=(front, back))
+            elif front + back < count:
+                left = setting.broken == "early leave" and not is_caller
+                step = "leave" if left else "run"
+                yield claimed, me._replace(step=step, chunk=chunk, seen=(left, 0))
+            else:
+                yield claimed, me._replace(step=past, seen=(False, 0))
+        case "run":
+            if me.chunk in shared.done:
+                raise ViolationError(f"chunk {me.chunk} of phase {me.phase} ran twice")
+            step = "spin" if setting.broken == "early leave" and not is_caller else "claim"
+            yield shared._replace(done=shared.done | {me.chunk}), me._replace(step=step, chunk=0)
+
+
+def worker(shared: Shared, me: Thread, setting: Setting) -> Moves:
+    broken = setting.broken
+    gate = shared.open, shared.inside
     match me.step:
         case "look":
-            yield shared, me._replace(step="exit" if shared.stop else "read")
+            yield shared, me._replace(step="exit" if shared.stop else "arrive")
+        case "arrive" if shared.open:
+            phase = shared.phase if broken == "early read" else 0
+            yield shared, me._replace(step="enter", seen=gate, phase=phase)
+        case "arrive":
+            yield shared, me._replace(step="spin")
+        case "enter" if gate == me.seen or broken == "blind entry":
+            step = "claim" if broken == "early read" else "read"
+            entered = shared._replace(inside=shared.inside + 1)
+            yield entered, me._replace(step=step, seen=(False, 0))
+        case "enter":
+            step = "enter" if shared.open else "spin"
+            yield shared, me._replace(step=step, seen=gate if shared.open else (False, 0))
         case "read":
-            first = "report" if broken == "early report" else "run"
-            yield shared, me._replace(step=first, phase=shared.phase)
-        case "run":
-            runs = list(shared.runs)
-            runs[number - 1] += 1
-            if runs[number - 1] != me.phase:
-                raise ViolationError(
-                    f"worker {number} ran phase {me.phase} as its {runs[number - 1]}."
-                )
-            last = "wake" if broken == "early report" else "report"
-            yield shared._replace(runs=tuple(runs)), me._replace(step=last)
-        case "report":
-            last = "run" if broken == "early report" else "wake"
-            yield shared._replace(done=shared.done + 1), me._replace(step=last)
-        case "wake" if broken == "wake nobody":
-            yield shared, me._replace(step="spin")
+            if shared.valid != shared.phase:
+                raise ViolationError(f"phase {shared.phase} is read, {shared.valid} may be")
+            yield shared, me._replace(step="claim", phase=shared.phase)
+            yield shared, me._replace(step="leave")  # the program has no memory for this worker
+        case "claim" | "store" | "run":
+            yield from running(shared, me, setting, is_caller=False)
+        case "leave":
+            left = shared._replace(inside=shared.inside - 1)
+            last = shared.inside == 1 and not shared.open and broken != "wake nobody"
+            after = "run" if me.seen[0] else "spin"
+            yield left, me._replace(step="wake" if last else after, seen=(False, 0))
         case "wake":
-            yield shared, me._replace(step="wake all" if shared.joining else "spin")
-        case "wake all":
+            step = "wake caller" if shared.joining else "spin"
+            yield shared, Thread(step, old=me.old)
+        case "wake caller":
             yield shared, me._replace(step="spin")
 
 
-def waiting(shared: Shared, me: Thread, is_caller: bool, broken: str) -> Moves:
+def waiting(shared: Shared, me: Thread, broken: str, *, is_caller: bool) -> Moves:
     """The steps of ``graphc_wait``: spin, announce, recheck, sleep, awake."""
-    word, asleep = ("done", "joining") if is_caller else ("generation", "sleepers")
-    value, count = getattr(shared, word), getattr(shared, asleep)
+    asleep = "joining" if is_caller else "sleepers"
+    # `old` of the caller is the number inside: while it waits, that is all of the gate that changes
+    value = shared.inside if is_caller else shared.generation
+    count = getattr(shared, asleep)
     after = "join" if is_caller else "look"
     match me.step:
         case "spin" if value != me.old:
-            yield shared, me._replace(step=after, old=value)
+            yield shared, Thread(after, old=value, phase=me.phase if is_caller else 0)
         case "spin":
-            yield shared._replace(**{asleep: count + 1}), me._replace(step="recheck")
+            announced = shared._replace(**{asleep: count + 1})
+            yield announced, Thread("recheck", old=me.old, phase=me.phase if is_caller else 0)
         case "recheck" if broken == "no recheck":
             yield shared, me._replace(step="futex")
         case "recheck":
@@ -142,42 +222,51 @@ def waiting(shared: Shared, me: Thread, is_caller: bool, broken: str) -> Moves:
             yield shared._replace(**{asleep: count - 1}), me._replace(step=after, old=value)
 
 
-def successors(state: State, workers: int, broken: str, spurious: bool) -> Iterator[State]:
+def woken(step: str, threads: list[Thread], setting: Setting) -> Iterator[list[Thread]]:
+    """What a thread that is at a waking step may do to the others."""
+    asleep = [i for i, t in enumerate(threads) if i and t.step == "asleep"]
+    if step == "wake caller":
+        asleep = [0] if threads[0].step == "asleep" else []
+    number = len(asleep)
+    if step == "wake some":
+        number = min(setting.chunks(threads[0].phase) - 1, number)
+    for chosen in itertools.combinations(asleep, number):
+        yield [t._replace(step="recheck") if i in chosen else t for i, t in enumerate(threads)]
+
+
+def successors(state: State, setting: Setting) -> Iterator[State]:
     shared, threads = state
     for i, me in enumerate(threads):
         if me.step == "asleep":
-            if spurious:
-                yield shared, (*threads[:i], me._replace(step="recheck"), *threads[i + 1 :])
+            if setting.spurious:
+                new = [*threads[:i], me._replace(step="recheck"), *threads[i + 1 :]]
+                yield shared, (new[0], *sorted(new[1:]))
             continue
         if me.step in ("spin", "recheck", "futex", "awake"):
-            moves = waiting(shared, me, i == 0, broken)
+            moves = waiting(shared, me, setting.broken, is_caller=i == 0)
         elif i == 0:
-            moves = caller(shared, me, workers, broken)
+            moves = caller(shared, me, setting)
         else:
-            moves = worker(shared, me, i, broken)
+            moves = worker(shared, me, setting)
         for after, moved in moves:
             new = [*threads[:i], moved, *threads[i + 1 :]]
-            if me.step in ("wake all", "stop all"):  # the caller wakes workers, workers the caller
-                woken = range(1, len(new)) if i == 0 else (0,)
-                for j in woken:
-                    if new[j].step == "asleep":
-                        new[j] = new[j]._replace(step="recheck")
-            yield after, tuple(new)
+            if me.step in ("wake some", "wake all", "wake caller"):
+                for threads_after in woken(me.step, new, setting):
+                    yield after, (threads_after[0], *sorted(threads_after[1:]))
+            else:
+                yield after, (new[0], *sorted(new[1:]))
 
 
-def search(workers: int, broken: str = "", *, spurious: bool = False) -> int:
+def search(setting: Setting) -> int:
     """The number of states that can be reached; ViolationError with the state where a rule
     breaks.
     """
-    start: State = (
-        Shared(runs=(0,) * workers),
-        (Thread("begin"), *(Thread("spin") for _ in range(workers))),
-    )
+    start: State = (Shared(), (Thread("begin"), *(Thread("spin"),) * setting.workers))
     seen, stack = {start}, [start]
     while stack:
         state = stack.pop()
         moved = False
-        for following in successors(state, workers, broken, spurious):
+        for following in successors(state, setting):
             moved = True
             if following not in seen:
                 seen.add(following)
@@ -189,14 +278,25 @@ def search(workers: int, broken: str = "", *, spurious: bool = False) -> int:
 
 @pytest.mark.parametrize("spurious", [False, True])
 def test_two_workers(spurious: bool) -> None:
-    assert search(2, spurious=spurious) > 1000
+    assert search(Setting(2, (2, 4), spurious=spurious)) > 50_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phases", [(2, 2, 2), (5, 3)])
+def test_two_workers_for_longer(phases: tuple[int, ...]) -> None:
+    assert search(Setting(2, phases)) > 100_000
 
 
 def test_three_workers() -> None:
-    assert search(3) > 10_000
+    assert search(Setting(3, (2,))) > 10_000
+
+
+@pytest.mark.slow
+def test_three_workers_and_two_phases() -> None:
+    assert search(Setting(3, (2, 2))) > 100_000
 
 
 @pytest.mark.parametrize("broken", BROKEN)
 def test_the_search_finds_broken_protocols(broken: str) -> None:
     with pytest.raises(ViolationError):
-        search(2, broken)
+        search(Setting(2, (1, 3), broken))

@@ -277,12 +277,10 @@ def test_profile_says_when_each_launch_ran() -> None:
     program = load(CHAIN, "add", "double", threads=2)
     z, events = program.profile(ramp(n), ramp(n))
     np.testing.assert_array_equal(z, 4 * ramp(n))
-    assert {(e.worker, getattr(e.statement, "kernel", "")) for e in events} == {
-        (0, "add"),
-        (1, "add"),
-        (0, "double"),
-        (1, "double"),
-    }
+    ran = [(e.worker, getattr(e.statement, "kernel", "")) for e in events]
+    assert {kernel for _, kernel in ran} == {"add", "double"}
+    assert {worker for worker, _ in ran} <= {0, 1}
+    assert len(set(ran)) == len(ran), "chunks of one launch are one event of their worker"
     assert min(e.begin for e in events) == 0
     assert all(e.begin <= e.end for e in events)
     ends = max(e.end for e in events if getattr(e.statement, "kernel", "") == "add")
