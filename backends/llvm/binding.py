@@ -31,6 +31,8 @@ from graphc.types import Extent
 
 __all__ = ["Binding", "CompiledKernel", "Parts"]
 
+_PATIENCE = 30_000  # nanoseconds, besides four times the estimate: a call was held up
+
 
 @dataclass(frozen=True)
 class CompiledKernel:
@@ -114,6 +116,7 @@ class Binding:
             "table": self.table.address,
             "shares": parts.threads,
             "wake": int(self.table.wakes),
+            "patience": int(_PATIENCE + 4 * self.table.nanoseconds),
             "workers": self.workers.address,
             "pool": shared.pool.address,
             "errors": address_of(self._errors),

@@ -33,9 +33,11 @@ all of these are sequentially consistent, and the futex itself compares the word
 wake-up is lost: ``tests/runtime/test_pool_model.py`` tries every interleaving.
 
 Waking costs the caller a system call, so a small program (``program.wake`` is 0) does it only
-when the last call of any program ended just before, and not again while the sleepers are on their
-way. Called back to back such programs find the workers spinning; called now and then they run
-alone, and do not even start threads.
+when the last call of any program ended just before, and not again soon. Called back to back such
+programs find the workers spinning; called now and then they run alone, and do not even start
+threads. Where other processes want the cores, a worker may be stopped in the middle of a chunk and
+the caller wait for milliseconds: a small call that took much longer than it should sends the small
+calls after it alone for ``PENALTY`` times as long, so that on a busy machine little is lost.
 
 Threads start at the first parallel phase, block all signals (Ctrl-C is the main thread's), and
 set the same floating point mode as the caller. A forked child has no workers: it starts its own.
@@ -56,7 +58,8 @@ MAX_WORKERS = 255
 SPIN = 40_000  # nanoseconds before a wait goes to sleep
 SPIN_CROWDED = 2_000  # where there are more threads than cores
 WINDOW = 25_000  # nanoseconds between calls that are back to back; less than a worker spins
-WAKING = 100_000  # nanoseconds that a sleeper may take to come
+WAKING = 1_000_000  # nanoseconds between two attempts of small programs to wake sleepers
+PENALTY = 8  # times what a small call lasted that was held up, small calls run alone
 
 
 def _line(*words: str) -> tuple[str, ...]:
@@ -73,7 +76,7 @@ POOL = Layout(
     *_line("joining"),
     *_line("wanted", "workers", "started", "spin", "window", "starts"),
     *_line("mutex"),
-    *_line("ended", "woken"),
+    *_line("ended", "alone", "woken"),
 )
 #: what a worker is started with
 START = Layout("start", "pool", "number", "generation", "thread")
@@ -310,11 +313,24 @@ out:
 }
 
 ; own the pool: true when it was free and has workers; a program that is too small to wake workers
-; starts them only when it is called back to back
-define internal i1 @graphc_pool_take(ptr %pool, i1 %may_start) nounwind {
+; starts them only when it is called back to back, and leaves the pool alone for a while after a
+; small call was held up
+define internal i1 @graphc_pool_take(ptr %pool, ptr %program) nounwind {
   %null = icmp eq ptr %pool, null
-  br i1 %null, label %no, label %try
+  br i1 %null, label %no, label %size
+size:
+  %wake = get i64 program.wake %program
+  %large = icmp ne i64 %wake, 0
+  br i1 %large, label %try, label %small
+small:
+  %time = call i64 @graphc_now(i32 1)
+  put i64 %time, program.began %program
+  %alone.p = at pool.alone %pool
+  %alone = load atomic i64, ptr %alone.p monotonic, align 8
+  %over = icmp sge i64 %time, %alone
+  br i1 %over, label %try, label %no
 try:
+  %now = phi i64 [ 0, %size ], [ %time, %small ]
   %mutex = at pool.mutex %pool
   %busy = call i32 @pthread_mutex_trylock(ptr %mutex)
   %free = icmp eq i32 %busy, 0
@@ -324,9 +340,8 @@ taken:
   %running = icmp ne i64 %started, 0
   br i1 %running, label %count, label %wanted
 wanted:
-  br i1 %may_start, label %start, label %ask
+  br i1 %large, label %start, label %ask
 ask:
-  %now = call i64 @graphc_now(i32 1)
   %often = call i1 @graphc_back_to_back(ptr %pool, i64 %now)
   br i1 %often, label %start, label %give
 start:
@@ -355,14 +370,29 @@ define internal i1 @graphc_back_to_back(ptr %pool, i64 %now) nounwind {
   ret i1 %often
 }
 
-; a call that could have used workers ends; callers who do not own the pool write this too
-define internal void @graphc_pool_ended(ptr %pool) nounwind {
+; a call that could have used workers ends; callers who do not own the pool note that too
+define internal void @graphc_pool_ended(ptr %pool, ptr %program, i1 %owned) nounwind {
   %null = icmp eq ptr %pool, null
   br i1 %null, label %out, label %note
 note:
   %now = call i64 @graphc_now(i32 1)
   %word = at pool.ended %pool
   store atomic i64 %now, ptr %word monotonic, align 8
+  %wake = get i64 program.wake %program
+  %small = icmp eq i64 %wake, 0
+  %judge = and i1 %small, %owned
+  br i1 %judge, label %look, label %out
+look:
+  %began = get i64 program.began %program
+  %lasted = sub i64 %now, %began
+  %patience = get i64 program.patience %program
+  %held = icmp sgt i64 %lasted, %patience
+  br i1 %held, label %rest, label %out
+rest:
+  %pause = mul i64 %lasted, @PENALTY@
+  %until = add i64 %now, %pause
+  %alone.p = at pool.alone %pool
+  store atomic i64 %until, ptr %alone.p monotonic, align 8
   br label %out
 out:
   ret void
@@ -477,7 +507,7 @@ out:
 def pool_ir(architecture: str) -> str:
     """The pool's code for ``x86_64`` or ``aarch64``; calls ``@graphc_chunks`` and
     ``@graphc_now`` of the walker."""
-    text = _IR.replace("@WAKING@", str(WAKING))
+    text = _IR.replace("@WAKING@", str(WAKING)).replace("@PENALTY@", str(PENALTY))
     for name, value in (_AARCH64 if architecture == "aarch64" else _X86).items():
         text = text.replace(f"@{name}@", value)
     return text

@@ -55,10 +55,10 @@ EVENT = Layout("event", "launch", "begin", "end", "worker")  # nanoseconds of CL
 #: a program bound to sizes; words after `runtime` are the call's own
 PROGRAM = Layout(
     "program",
-    *("table", "shares", "wake", "workers", "pool", "errors", "cells", "cells_bytes"),
+    *("table", "shares", "wake", "patience", "workers", "pool", "errors", "cells", "cells_bytes"),
     *("arguments", "arguments_count", "outputs", "outputs_count", "single"),
     *("locks", "locks_count", "mutex", "fail", "runtime"),
-    *("users", "thread_state", "polled", "parallel"),
+    *("users", "thread_state", "polled", "parallel", "began"),
 )
 
 LAYOUTS = {
@@ -214,8 +214,6 @@ entry:
   put i64 %start, program.polled %program
   put i64 0, program.parallel %program
   %pool = get ptr program.pool %program
-  %wake = get i64 program.wake %program
-  %large = icmp ne i64 %wake, 0
   %own = get ptr program.workers %program
   %table = get ptr program.table %program
   store ptr %table, ptr %at, align 8
@@ -257,7 +255,7 @@ together: ; 0: not tried yet, 1: the pool is ours, 2: it was busy or has no work
     i64 1, label %fork
   ]
 take:
-  %ours = call i1 @graphc_pool_take(ptr %pool, i1 %large)
+  %ours = call i1 @graphc_pool_take(ptr %pool, ptr %program)
   %state1 = select i1 %ours, i64 1, i64 2
   put i64 %state1, program.parallel %program
   br i1 %ours, label %fork, label %alone
@@ -313,8 +311,8 @@ leave:
   %never = icmp eq i64 %tried, 0
   br i1 %never, label %out, label %note
 note:
-  call void @graphc_pool_ended(ptr %pool)
   %give = icmp eq i64 %tried, 1
+  call void @graphc_pool_ended(ptr %pool, ptr %program, i1 %give)
   br i1 %give, label %release, label %out
 release:
   call void @graphc_pool_give(ptr %pool)

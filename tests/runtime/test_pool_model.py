@@ -32,12 +32,15 @@ class Shared(NamedTuple):
     done: frozenset[int] = frozenset()  # chunks that have run
 
 
+NOTHING = (0, 0)
+
+
 class Thread(NamedTuple):
     step: str
     old: int = 0  # what a wait compares with
     phase: int = 0  # the caller's phase, or the one that a worker read
     chunk: int = 0
-    seen: tuple[bool, int] = (False, 0)  # the gate, before entering
+    seen: tuple[int, int] = NOTHING  # the gate before entering; the claims before a torn store
 
 
 class Setting(NamedTuple):
@@ -150,9 +153,9 @@ def running(shared: Shared, me: Thread, setting: Setting, *, is_caller: bool) ->
             elif front + back < count:
                 left = setting.broken == "early leave" and not is_caller
                 step = "leave" if left else "run"
-                yield claimed, me._replace(step=step, chunk=chunk, seen=(left, 0))
+                yield claimed, me._replace(step=step, chunk=chunk, seen=(int(left), 0))
             else:
-                yield claimed, me._replace(step=past, seen=(False, 0))
+                yield claimed, me._replace(step=past, seen=NOTHING)
         case "run":
             if me.chunk in shared.done:
                 raise ViolationError(f"chunk {me.chunk} of phase {me.phase} ran twice")
@@ -162,7 +165,7 @@ def running(shared: Shared, me: Thread, setting: Setting, *, is_caller: bool) ->
 
 def worker(shared: Shared, me: Thread, setting: Setting) -> Moves:
     broken = setting.broken
-    gate = shared.open, shared.inside
+    gate = int(shared.open), shared.inside
     match me.step:
         case "look":
             yield shared, me._replace(step="exit" if shared.stop else "arrive")
@@ -174,10 +177,10 @@ def worker(shared: Shared, me: Thread, setting: Setting) -> Moves:
         case "enter" if gate == me.seen or broken == "blind entry":
             step = "claim" if broken == "early read" else "read"
             entered = shared._replace(inside=shared.inside + 1)
-            yield entered, me._replace(step=step, seen=(False, 0))
+            yield entered, me._replace(step=step, seen=NOTHING)
         case "enter":
             step = "enter" if shared.open else "spin"
-            yield shared, me._replace(step=step, seen=gate if shared.open else (False, 0))
+            yield shared, me._replace(step=step, seen=gate if shared.open else NOTHING)
         case "read":
             if shared.valid != shared.phase:
                 raise ViolationError(f"phase {shared.phase} is read, {shared.valid} may be")
@@ -189,7 +192,7 @@ def worker(shared: Shared, me: Thread, setting: Setting) -> Moves:
             left = shared._replace(inside=shared.inside - 1)
             last = shared.inside == 1 and not shared.open and broken != "wake nobody"
             after = "run" if me.seen[0] else "spin"
-            yield left, me._replace(step="wake" if last else after, seen=(False, 0))
+            yield left, me._replace(step="wake" if last else after, seen=NOTHING)
         case "wake":
             step = "wake caller" if shared.joining else "spin"
             yield shared, Thread(step, old=me.old)
