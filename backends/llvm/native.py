@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from graphc.backends.llvm import callable as entry
-from graphc.backends.llvm import codegen, outputs, pool, walker
+from graphc.backends.llvm import codegen, outputs, pool, pool_code, walker
 from graphc.backends.llvm.layout import Layout, Record, expand
 from graphc.backends.llvm.loader import compile_cached, load
 from graphc.backends.llvm.outputs import RUNTIME, SIZE_CLASSES
@@ -62,8 +62,8 @@ class Native:
 
 def runtime_ir(architecture: str) -> str:
     """All of the runtime as LLVM IR for ``x86_64`` or ``aarch64``."""
-    layouts = {**pool.LAYOUTS, **walker.LAYOUTS, **outputs.LAYOUTS, **entry.LAYOUTS}
-    parts = pool.pool_ir(architecture), walker.WALKER_IR, outputs.OUTPUT_IR, entry.CALL_IR
+    layouts = {**pool_code.LAYOUTS, **walker.LAYOUTS, **outputs.LAYOUTS, **entry.LAYOUTS}
+    parts = pool_code.pool_ir(architecture), walker.WALKER_IR, outputs.OUTPUT_IR, entry.CALL_IR
     return expand("".join(parts), layouts)
 
 

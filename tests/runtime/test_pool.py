@@ -18,9 +18,11 @@ import numpy as np
 import pytest
 from programs import ADD, CHAIN, load, update
 
+import graphc as gc
 from graphc.backends.llvm import codegen, pool, table
 from graphc.backends.llvm.layout import Record
 from graphc.backends.llvm.native import native, runtime_ir, set_threads
+from graphc.backends.llvm.runtime import Program
 from graphc.backends.llvm.walker import EVENT
 from graphc.errors import BackendError, StateError
 from graphc.memory import StateBuffer
@@ -149,6 +151,22 @@ def test_same_bits_for_any_number_of_threads(threads: Any) -> None:
         threads(count)
         program = load(CHAIN, "add", "double", threads=count)
         results += [program.call(x, y) for _ in range(5)]
+    for result in results[1:]:
+        np.testing.assert_array_equal(result.view(np.int32), results[0].view(np.int32))
+
+
+def test_a_small_chain_has_blocks_for_two_and_the_same_bits(threads: Any) -> None:
+    x = gc.observed("x", (4096,), gc.float32)
+    out = gc.ops.tanh(x * 1.5 + 0.5) * gc.ops.sigmoid(x) + gc.nn.functional.gelu(x)
+    values = np.random.default_rng(5).standard_normal(4096, dtype=np.float32)
+    results = []
+    for count in (1, 2, 8):
+        threads(count)
+        executable = gc.compile([x], out)
+        results += [executable(values) for _ in range(300)]
+        loaded = executable._latest().loaded
+        assert isinstance(loaded, Program)
+        assert [kernel.grid for kernel in loaded.kernels.values()] == [8]
     for result in results[1:]:
         np.testing.assert_array_equal(result.view(np.int32), results[0].view(np.int32))
 

@@ -1,8 +1,8 @@
 """Every interleaving of the pool's protocol, for a caller and two or three workers.
 
-The state machine is that of ``backends/llvm/pool.py``: each step below is one atomic access of the
-native code. A wait may go to sleep after any number of spins, a wake of some wakes any of them, and
-the caller may or may not think that a phase is worth waking sleepers for; so workers come early,
+The state machine is that of ``backends/llvm/pool_code.py``: each step below is one atomic access of
+the native code. A wait may go to sleep after any number of spins, a wake of some wakes any of them,
+and the caller may or may not think that a phase is worth waking sleepers for; so workers come early,
 late, between phases, or never. Searched: no state without a way on (a lost wake-up leaves all
 threads asleep), every chunk of a phase runs exactly once before the caller goes on, and nobody
 reads a phase that is over: the caller may have rewritten it. The checker itself is tested on
@@ -287,7 +287,7 @@ def test_two_workers(spurious: bool) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("phases", [(2, 2, 2), (5, 3)])
 def test_two_workers_for_longer(phases: tuple[int, ...]) -> None:
-    assert search(Setting(2, phases)) > 100_000
+    assert search(Setting(2, phases)) > 50_000
 
 
 def test_three_workers() -> None:
