@@ -326,7 +326,7 @@ def _cut(grids: Sequence[int], weights: Sequence[float], count: int) -> list[lis
     """Blocks of launches in order, cut into at most ``count`` chunks of about the same weight.
 
     >>> _cut([8], [1.0], 3)
-    [[(0, 0, 2)], [(0, 2, 5)], [(0, 5, 8)]]
+    [[(0, 0, 3)], [(0, 3, 5)], [(0, 5, 8)]]
     >>> _cut([4, 4], [3.0, 1.0], 2)
     [[(0, 0, 3)], [(0, 3, 4), (1, 0, 4)]]
     """
@@ -335,7 +335,7 @@ def _cut(grids: Sequence[int], weights: Sequence[float], count: int) -> list[lis
     before = 0.0
     for launch, (grid, weight) in enumerate(zip(grids, weights, strict=True)):
         inner = ((total * c / count - before) / weight * grid for c in range(1, count))
-        cuts = [0, *(min(max(int(cut + 1e-6), 0), grid) for cut in inner), grid]
+        cuts = [0, *(min(max(int(cut + 0.5), 0), grid) for cut in inner), grid]
         for chunk, (begin, end) in zip(chunks, itertools.pairwise(cuts), strict=True):
             if begin < end:
                 chunk.append((launch, begin, end))

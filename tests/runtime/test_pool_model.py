@@ -3,10 +3,10 @@
 The state machine is that of ``backends/llvm/pool_code.py``: each step below is one atomic access of
 the native code. A wait may go to sleep after any number of spins, a wake of some wakes any of them,
 and the caller may or may not think that a phase is worth waking sleepers for; so workers come
-early, late, between phases, or never. Searched: no state without a way on (a lost wake-up leaves all
-threads asleep), every chunk of a phase runs exactly once before the caller goes on, and nobody
-reads a phase that is over: the caller may have rewritten it. The checker itself is tested on
-broken protocols. Workers are alike, so states that differ in their order count once.
+early, late, between phases, or never. Searched: no state without a way on (a lost wake-up leaves
+all threads asleep), every chunk of a phase runs exactly once before the caller goes on, and nobody
+reads a phase that is over: the caller may have rewritten it. The checker itself is tested on broken
+protocols. Workers are alike, so states that differ in their order count once.
 """
 
 from __future__ import annotations
