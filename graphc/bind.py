@@ -16,13 +16,13 @@ in by DLPack.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graphc.errors import BindError, DTypeError, ShapeError
+from graphc.records import dataclass
 from graphc.types import Dim, DType, Extent, SourceLoc, TensorType, dtype_of
 
 __all__ = ["Parameter", "bind_arguments", "bind_shape", "convert", "order_arguments"]

@@ -19,9 +19,10 @@ b[o,c,p])``, and its two gradients, transposed and grouped forms are contraction
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
+from graphc.records import dataclass
 from graphc.types import Dim, DType, Extent, evaluate
 
 __all__ = [

@@ -14,7 +14,6 @@ from __future__ import annotations
 import collections
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,7 @@ from graphc.passes.explain import Explanation, explain
 from graphc.passes.memory import MemoryPlan, plan_memory
 from graphc.passes.pipeline import Compiled, compile_graph
 from graphc.profile import Profile, profile_of
+from graphc.records import dataclass
 from graphc.schedule import Schedule
 from graphc.state import StateCell
 from graphc.types import Dim, Size, TensorType, int64

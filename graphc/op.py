@@ -18,7 +18,7 @@ with bodies (loop, cond) apply to those bodies.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import wraps
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -28,6 +28,7 @@ from graphc.errors import GraphcError, VerifyError
 from graphc.graph import COMPOSITES, TYPE_RULES, Node, TypeRule, Value, block
 from graphc.kernel.terms import Term
 from graphc.operators import register_function
+from graphc.records import dataclass
 from graphc.types import DType, Extent, Shape, TensorType, float32
 
 __all__ = [

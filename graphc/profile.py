@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from graphc.records import dataclass
 from graphc.schedule import Copy, Launch, Schedule, walk
 
 __all__ = ["LaunchTime", "Profile", "Timed", "profile_of"]

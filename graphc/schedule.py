@@ -38,11 +38,12 @@ failed or an interrupt came; nothing after it can fail. So a call does all of it
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from typing import Any, Union
 
 from graphc.kernel.terms import Kernel
+from graphc.records import dataclass
 from graphc.types import Dim, Extent, SourceLoc, TensorType
 
 __all__ = [

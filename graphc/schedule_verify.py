@@ -14,10 +14,11 @@ fail.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from graphc.errors import VerifyError
 from graphc.kernel.terms import Kernel
+from graphc.records import dataclass
 from graphc.schedule import (
     Barrier,
     Body,

@@ -14,7 +14,6 @@ import itertools
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from graphc.errors import DTypeError, ShapeError, StateError
 from graphc.memory import StateBuffer
 from graphc.philox import Key, draw_key, key_of_seed
+from graphc.records import dataclass
 from graphc.types import DType, SourceLoc, TensorType, dtype_of
 
 __all__ = ["Initializer", "StateCell", "coerce_array", "seed_initial_values"]

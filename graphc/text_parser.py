@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, NoReturn
 
 import numpy as np
@@ -17,6 +17,7 @@ from graphc.arrays import ArrayData
 from graphc.contraction import Affine, Condition, ContractSpec, Divisible, Inside, axis, constant
 from graphc.errors import GraphcError, ParseError
 from graphc.graph import SOURCES, STATES, TYPE_RULES, Graph, Node, Value
+from graphc.records import dataclass
 from graphc.state import StateCell
 from graphc.text import print_graph
 from graphc.types import DTYPES, Dim, DType, Extent, SourceLoc, TensorType

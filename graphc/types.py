@@ -9,11 +9,13 @@ named ``Dim``s (and floor-divisions and remainders of such polynomials by positi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Union
 
 import ml_dtypes
 import numpy as np
+
+from graphc.records import dataclass
 
 __all__ = [
     "DTYPES",

@@ -8,7 +8,6 @@ shape that depends on data, and is refused with what to write instead.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
@@ -29,6 +28,7 @@ from graphc.ops.lifting import (
 )
 from graphc.ops.movement import flip, moveaxis, permute_dims, reshape, squeeze
 from graphc.ops.sizes import product, surely_greater
+from graphc.records import dataclass
 from graphc.source import here
 from graphc.types import Extent, Size, int64
 

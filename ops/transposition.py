@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from graphc.contraction import (
     Affine,
@@ -17,6 +17,7 @@ from graphc.contraction import (
 )
 from graphc.errors import ShapeError
 from graphc.ops.sizes import least
+from graphc.records import dataclass
 from graphc.types import Extent, Shape
 
 # ---- derivative: solve the indices

@@ -8,7 +8,6 @@ later.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
 from graphc.backends.llvm.context import I64, Context, Position, memory_type, register_type
@@ -17,6 +16,7 @@ from graphc.errors import KernelError
 from graphc.kernel.bounds import unproved
 from graphc.kernel.terms import KernelTensor, Load, Store, Term
 from graphc.nest import Affine, Buffer, affine
+from graphc.records import dataclass
 from graphc.types import DType, Extent, bool_, int64
 
 __all__ = [

@@ -5,7 +5,6 @@ an entry of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NoReturn
 
 import numpy as np
@@ -26,6 +25,7 @@ from graphc.backends.llvm.table import (
 from graphc.backends.llvm.walker import PROGRAM, WORKER
 from graphc.errors import BackendError
 from graphc.memory import address_of, allocate
+from graphc.records import dataclass
 from graphc.schedule import Buffer, Launch, Schedule, evaluate_extent, walk
 from graphc.types import Extent
 

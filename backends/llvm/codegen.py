@@ -11,12 +11,12 @@ import itertools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import llvmlite
 import llvmlite.binding as llvm
 
 from graphc.errors import BackendError
+from graphc.records import dataclass
 
 __all__ = [
     "Library",

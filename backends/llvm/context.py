@@ -9,7 +9,7 @@ and is splatted where it meets one that does.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import product
 
 from graphc.backends.llvm import vecmath
@@ -18,6 +18,7 @@ from graphc.backends.llvm.target import Target
 from graphc.errors import KernelError
 from graphc.kernel.terms import AxisIndex, Const, Kernel, ScalarValue, SizeValue, Term
 from graphc.nest import Affine, Nest
+from graphc.records import dataclass
 from graphc.types import Dim, DType, Extent, Quotient, bool_
 
 __all__ = [

@@ -8,7 +8,6 @@ first check.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from graphc.backends.llvm import access, fold
 from graphc.backends.llvm.context import (
@@ -45,6 +44,7 @@ from graphc.nest import (
     Write,
     build_nest,
 )
+from graphc.records import dataclass
 from graphc.types import DType, Extent
 
 __all__ = ["emit_kernel", "emit_nest", "grid_blocks", "scratch_bytes"]

@@ -8,7 +8,6 @@ for the other.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from graphc.backends.llvm.access import from_memory, to_memory
 from graphc.backends.llvm.context import Context, Position, constant, register_type
@@ -18,6 +17,7 @@ from graphc.kernel.monoids import MONOIDS
 from graphc.kernel.scalar_ops import result_dtype
 from graphc.kernel.terms import Contract, Reduction, Result, Scan, Term
 from graphc.nest import Accumulate, Buffer, Folding, Pass
+from graphc.records import dataclass
 from graphc.types import DType
 
 __all__ = [

@@ -11,8 +11,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import NamedTuple, Union
+
+from graphc.records import dataclass
 
 __all__ = ["BITS", "PTR", "Function", "LLVMType", "Loop", "Module", "V", "literal"]
 

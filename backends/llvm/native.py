@@ -13,7 +13,6 @@ import functools
 import os
 import sys
 import sysconfig
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from graphc.backends.llvm.outputs import RUNTIME, SIZE_CLASSES
 from graphc.backends.llvm.pool import Pool
 from graphc.errors import BackendError
 from graphc.memory import address_of
+from graphc.records import dataclass
 
 __all__ = ["Native", "make_callable", "native", "runtime_ir", "set_threads"]
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from graphc.backends.llvm.access import flat_offset
 from graphc.backends.llvm.context import vector_lanes
@@ -38,6 +38,7 @@ from graphc.kernel.terms import (
     Term,
 )
 from graphc.nest import affine
+from graphc.records import dataclass
 from graphc.types import Extent, TensorType
 
 __all__ = ["pack_operands"]

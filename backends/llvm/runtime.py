@@ -22,7 +22,6 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
@@ -44,6 +43,7 @@ from graphc.backends.llvm.walker import EVENT
 from graphc.bind import Parameter, bind_arguments
 from graphc.errors import BackendError, BindError, RuntimeCheckError, StateError
 from graphc.memory import StateBuffer, address_of, allocate
+from graphc.records import dataclass
 from graphc.schedule import Buffer, Copy, Launch, Schedule, bind_sizes, walk
 
 __all__ = ["CompiledKernel", "Program", "TimedLaunch"]

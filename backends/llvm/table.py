@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from graphc.backends.llvm import walker
 from graphc.errors import BackendError
 from graphc.memory import address_of, allocate
+from graphc.records import dataclass
 from graphc.schedule import (
     Barrier,
     Body,

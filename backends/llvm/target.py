@@ -5,11 +5,11 @@ nothing else.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 
 from graphc.backends.llvm import codegen
 from graphc.backends.llvm.codegen import Machine
 from graphc.errors import BackendError
+from graphc.records import dataclass
 
 __all__ = ["Target", "host_target", "named_target"]
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from graphc.backends.llvm.access import flat_offset
 from graphc.backends.llvm.context import vector_lanes
 from graphc.backends.llvm.target import Target
 from graphc.kernel.terms import Apply, Contract, Kernel, Load, Reduction, Store, Term
 from graphc.nest import Folding, Tiling
+from graphc.records import dataclass
 from graphc.types import Extent
 
 __all__ = ["choose_tiling"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from graphc.data.batching import row_count
+from graphc.records import dataclass
 
 __all__ = ["Standardizer", "split", "standardizer"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from graphc.drawing.scene import Mark, Text, line, rectangle
 from graphc.drawing.style import (
@@ -17,6 +16,7 @@ from graphc.drawing.style import (
     clipped,
     text_width,
 )
+from graphc.records import dataclass
 
 __all__ = ["Bar", "Row", "heading", "nice_step", "row_marks", "stripes", "time_axis"]
 

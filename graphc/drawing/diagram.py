@@ -8,7 +8,7 @@ as inputs on request. The derivative of a function faces it, joined by what was 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from graphc.drawing.clusters import cluster_key, clusters_of
 from graphc.drawing.flows import Flows, flows_of
@@ -26,6 +26,7 @@ from graphc.drawing.ports import assign_ports
 from graphc.drawing.states import add_states, add_updates, held_names
 from graphc.drawing.units import Unit, assign_units, with_primals, without_derivatives
 from graphc.graph import Graph, Node, Value
+from graphc.records import dataclass
 
 __all__ = ["diagram"]
 

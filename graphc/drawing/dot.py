@@ -10,7 +10,6 @@ import json
 import shutil
 import subprocess
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import graphviz
@@ -20,6 +19,7 @@ from graphc.drawing.scene import Point
 from graphc.drawing.shapes import measure, room
 from graphc.drawing.style import FONT, INK, NOTE, PHASES, SHADED, SMALL
 from graphc.errors import BackendError
+from graphc.records import dataclass
 
 __all__ = ["INSTALL_HINT", "Layout", "dot_text", "has_dot", "is_written_back", "lay_out", "run_dot"]
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 
 from graphc.drawing.naming import cell_name, origin
 from graphc.drawing.units import Unit, Units
 from graphc.graph import STATES, Node, Value
+from graphc.records import dataclass
 
 __all__ = ["Flows", "flows_of"]
 

@@ -8,7 +8,7 @@ composite call as one function.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from graphc.drawing.naming import (
     cell_name,
@@ -28,6 +28,7 @@ from graphc.drawing.units import (
     without_derivatives,
 )
 from graphc.graph import SOURCES, STATES, Graph, Node, Value, composite_of
+from graphc.records import dataclass
 
 __all__ = ["graph_picture"]
 

@@ -11,12 +11,13 @@ Buffers between kernels carry their bytes and the reason why the two kernels are
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from graphc.drawing.naming import bytes_text, short_list
 from graphc.drawing.picture import Cluster, Edge, Item, Line, Picture
 from graphc.kernel.terms import Contract, Kernel, Reduction, Scan
+from graphc.records import dataclass
 from graphc.schedule import Buffer, Copy, If, Launch, Loop, Schedule, Statement, While
 
 __all__ = ["KernelNotes", "Place", "kernels_picture", "launches_of"]

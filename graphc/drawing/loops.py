@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from graphc.drawing.clusters import loop_key
 from graphc.drawing.flows import Flows
@@ -19,6 +19,7 @@ from graphc.drawing.naming import function_title, operator_label, origin
 from graphc.drawing.picture import Edge, Item, Line
 from graphc.drawing.units import STRUCTURED, Unit, Units, assign_units
 from graphc.graph import STATES, Graph, Node, Value
+from graphc.records import dataclass
 
 __all__ = ["Body", "Joints", "bodies_of", "body_edges"]
 

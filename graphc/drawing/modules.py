@@ -5,12 +5,13 @@ How data flows through a module is not known before it is called; draw its resul
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import pairwise
 
 from graphc.drawing.naming import short_list
 from graphc.drawing.picture import Cluster, Edge, Item, Line, Picture
 from graphc.nn.module import Module, Series
+from graphc.records import dataclass
 
 __all__ = ["module_picture"]
 

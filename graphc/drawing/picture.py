@@ -15,7 +15,9 @@ flat where data enters, round where it leaves, ``cost`` a square; and ``state`` 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from graphc.records import dataclass
 
 __all__ = ["CIRCLES", "Cluster", "Edge", "Item", "Line", "Picture"]
 

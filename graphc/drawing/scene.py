@@ -11,10 +11,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Union
 
 from graphc.drawing.style import INK, SMALL
+from graphc.records import dataclass
 
 __all__ = [
     "Mark",

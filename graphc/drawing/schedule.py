@@ -7,7 +7,6 @@ estimated work. Below, the arena: each buffer over the steps it lives, at its of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from graphc.drawing.charts import ROW, Bar, Row, heading, row_marks, stripes
@@ -26,6 +25,7 @@ from graphc.drawing.style import (
     clipped,
     text_width,
 )
+from graphc.records import dataclass
 from graphc.schedule import Buffer, Commit, Launch, Schedule, walk
 
 __all__ = ["Memory", "schedule_scene"]

@@ -6,7 +6,7 @@ told by colour alone (phases also lie side by side, workers are also numbered).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from graphc.records import dataclass
 
 __all__ = [
     "BACKGROUND",

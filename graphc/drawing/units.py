@@ -13,9 +13,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from graphc.graph import SOURCES, Graph, Node, Value, ancestors, composite_of
+from graphc.records import dataclass
 
 __all__ = [
     "STRUCTURED",

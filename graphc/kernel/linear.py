@@ -5,8 +5,8 @@ with.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
 
+from graphc.records import dataclass
 from graphc.types import Dim, Extent, Quotient, Remainder, Size
 
 __all__ = ["Linear", "at_least_zero", "floor_quotient", "numeric_bounds"]

@@ -29,12 +29,12 @@ so lanes must hold consecutive runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from graphc.errors import DTypeError
+from graphc.records import dataclass
 from graphc.types import DType, bool_, float32, int64
 
 __all__ = [

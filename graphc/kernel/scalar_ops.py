@@ -31,7 +31,6 @@ after each operation.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,6 +38,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from graphc.errors import DTypeError
 from graphc.kernel import references as ref
+from graphc.records import dataclass
 from graphc.types import (
     DTYPES,
     DType,

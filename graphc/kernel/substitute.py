@@ -8,7 +8,7 @@ reduction around it binds.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from graphc.errors import KernelError
 from graphc.kernel import build
@@ -26,6 +26,7 @@ from graphc.kernel.terms import (
     Store,
     Term,
 )
+from graphc.records import dataclass
 
 __all__ = ["Producer", "Rebinding", "Substitution", "substitute"]
 

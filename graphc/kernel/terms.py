@@ -18,9 +18,10 @@ with the functions of ``graphc.kernel.build``, which derive ``dtype`` and ``axes
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 
+from graphc.records import dataclass
 from graphc.types import DType, Extent, SourceLoc, TensorType
 
 __all__ = [

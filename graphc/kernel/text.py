@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 import numpy as np
 
@@ -70,6 +70,7 @@ from graphc.kernel.terms import (
     Store,
     Term,
 )
+from graphc.records import dataclass
 from graphc.types import Dim, DType
 
 __all__ = ["equal", "parse_kernel", "print_kernel", "print_statement", "print_term"]

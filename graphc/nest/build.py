@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from graphc.errors import KernelError
 from graphc.kernel.monoids import MONOIDS
@@ -54,6 +54,7 @@ from graphc.nest.steps import (
     Verify,
     Write,
 )
+from graphc.records import dataclass
 
 __all__ = ["build_nest"]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from graphc.kernel.terms import Apply, AxisIndex, Const, SizeValue, Term
+from graphc.records import dataclass
 from graphc.types import Extent
 
 __all__ = ["Affine", "affine"]

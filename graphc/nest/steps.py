@@ -15,10 +15,11 @@ not all open where their pass runs are *held*: they live in a scratch buffer ove
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Union
 
 from graphc.kernel.terms import Check, Contract, Kernel, Reduction, Scan, Store, Term
+from graphc.records import dataclass
 
 __all__ = [
     "Accumulate",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -20,6 +20,7 @@ from graphc.autodiff import grad, gradients
 from graphc.dsl import StateValue, state_value_of
 from graphc.errors import GradError, StateError
 from graphc.graph import Value, ancestors, apply
+from graphc.records import dataclass
 from graphc.source import here
 from graphc.state import StateCell
 from graphc.types import TensorType, float64, int64

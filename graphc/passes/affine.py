@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from graphc.kernel.terms import Term
+from graphc.records import dataclass
 
 __all__ = ["Affine", "added", "scaled"]
 

@@ -7,12 +7,12 @@ costs the pieces of the two and no search.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from graphc.kernel.terms import AxisIndex, Load
 from graphc.passes.numbers import Candidate, Numbers, View, measure
 from graphc.passes.pieces import Piece, elements
 from graphc.passes.regions import Region, Regions
+from graphc.records import dataclass
 from graphc.types import Extent
 
 __all__ = [

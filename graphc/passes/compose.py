@@ -11,7 +11,7 @@ ii``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 
 from graphc.kernel import build
@@ -36,6 +36,7 @@ from graphc.passes.numbers import Numbers
 from graphc.passes.pieces import Control, Piece, Program, Slot, Step, reach
 from graphc.passes.regions import Region
 from graphc.passes.term_table import Substitution, TermTable
+from graphc.records import dataclass
 from graphc.types import Dim, Extent, Size, SourceLoc, bool_, int64
 
 __all__ = ["Block", "Call", "ControlCall", "KernelCall", "compose"]

@@ -9,7 +9,7 @@ program: 2 kernels...
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from graphc.passes.compose import Block, ControlCall, KernelCall
 from graphc.passes.fuse import Fused
@@ -17,6 +17,7 @@ from graphc.passes.memory import MemoryPlan
 from graphc.passes.numbers import Refusal
 from graphc.passes.pieces import elements, nbytes
 from graphc.passes.pipeline import Compiled
+from graphc.records import dataclass
 from graphc.schedule import Launch, walk
 from graphc.types import SourceLoc
 

@@ -13,7 +13,7 @@ Nothing here knows what an op is called. Every edge that stays is explained by a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import pairwise
 
 from graphc.kernel.terms import AxisIndex
@@ -32,6 +32,7 @@ from graphc.passes.pieces import Piece, elements, nbytes
 from graphc.passes.regions import Region, Regions
 from graphc.passes.term_table import TermTable
 from graphc.passes.unify import Unification, joined_patterns, unify
+from graphc.records import dataclass
 
 __all__ = ["Fused", "fuse"]
 

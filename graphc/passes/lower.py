@@ -14,7 +14,7 @@ operations on a scalar.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from graphc.errors import GraphcError, VerifyError
 from graphc.graph import STATES, Graph, Node, Value
@@ -25,6 +25,7 @@ from graphc.passes.lower_control import lower_control
 from graphc.passes.naming import readable
 from graphc.passes.pieces import Control, Inline, Piece, Program, Slot, Step, reach, work_of
 from graphc.passes.term_table import Substitution, TermTable
+from graphc.records import dataclass
 from graphc.types import DTYPES, DType, Extent, TensorType, bool_, float32
 
 __all__ = ["Context", "Lowered", "Lowering", "Space", "lower", "masked"]

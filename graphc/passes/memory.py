@@ -15,9 +15,10 @@ read before it is written.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from graphc.passes.schedule import may_share
+from graphc.records import dataclass
 from graphc.schedule import (
     Barrier,
     Body,

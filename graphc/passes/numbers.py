@@ -14,10 +14,10 @@ For a candidate kernel (pieces, which of their axes are one, what must be stored
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from graphc.passes.pieces import Piece, elements
+from graphc.records import dataclass
 from graphc.types import Extent
 
 __all__ = ["LIMITS", "Candidate", "Limits", "Numbers", "Refusal", "View", "measure", "refusal"]

@@ -14,7 +14,7 @@ their terms are written into the pieces that read them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 
 import numpy as np
@@ -32,6 +32,7 @@ from graphc.kernel.terms import (
     Term,
     postorder,
 )
+from graphc.records import dataclass
 from graphc.types import Extent, SourceLoc, TensorType
 
 __all__ = [

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from graphc.passes.schedule import Scheduled, make_schedule
 from graphc.passes.share import share
 from graphc.passes.simplify import simplify
 from graphc.passes.term_table import TermTable
+from graphc.records import dataclass
 from graphc.schedule_text import print_schedule
 from graphc.schedule_verify import verify_schedule
 from graphc.verify import verify as verify_graph

@@ -10,11 +10,12 @@ there after P moves behind C::
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Set
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import groupby
 from typing import Any
 
 from graphc.passes.pieces import Piece, Program
+from graphc.records import dataclass
 from graphc.types import Extent
 
 __all__ = ["Axes", "Region", "Regions"]

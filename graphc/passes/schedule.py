@@ -13,7 +13,7 @@ writes; else the value goes to the arena and is copied at the end.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from graphc.kernel.terms import Kernel, Load, Store, Term
 from graphc.passes.compose import Block, Call, ControlCall, KernelCall
 from graphc.passes.meaning import meaning
 from graphc.passes.pieces import Piece, Program, Slot
+from graphc.records import dataclass
 from graphc.schedule import (
     Barrier,
     Buffer,

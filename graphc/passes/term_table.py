@@ -15,7 +15,7 @@ else.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import chain, count
 
 import numpy as np
@@ -35,6 +35,7 @@ from graphc.kernel.terms import (
     Term,
 )
 from graphc.passes.affine import Affine, added, scaled
+from graphc.records import dataclass
 from graphc.types import DType, Extent, bool_, int64
 
 __all__ = ["Substitution", "TermTable"]

@@ -10,11 +10,12 @@ A map is kept one to one, so no two axes of one region ever become the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from graphc.kernel.terms import AxisIndex, Load, Term
 from graphc.passes.pieces import Piece
 from graphc.passes.regions import Axes, Region
+from graphc.records import dataclass
 from graphc.types import Extent
 
 __all__ = ["Patterns", "Unification", "joined_patterns", "unify"]

@@ -12,10 +12,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence, Sized
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 from graphc import tree
+from graphc.records import dataclass
 from graphc.train.measuring import Means, as_arguments, evaluate
 from graphc.train.progress import Progress
 

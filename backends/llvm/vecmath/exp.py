@@ -25,10 +25,10 @@ own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from graphc.backends.llvm.ir import V
 from graphc.backends.llvm.vecmath.lanes import DOUBLE, FLOAT, Format, Lanes, format_of
+from graphc.records import dataclass
 
 __all__ = ["exp", "exp2", "exp2_of_two", "exp_negative", "expm1", "sigmoid", "tanh"]
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from graphc.backends.llvm.ir import BITS, Function, V, literal
+from graphc.records import dataclass
 
 __all__ = ["DOUBLE", "FLOAT", "Features", "Format", "Lanes", "format_of", "is_number"]
 

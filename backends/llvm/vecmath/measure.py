@@ -12,7 +12,6 @@ import importlib
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,7 @@ from graphc.backends.llvm.vecmath import (
 )
 from graphc.backends.llvm.vecmath.casts import ELEMENTS
 from graphc.kernel.scalar_ops import result_dtype
+from graphc.records import dataclass
 from graphc.types import DType, dtype_of, float32, float64
 
 __all__ = [
