@@ -5,7 +5,7 @@ PYTHON ?= python3
 TORCH ?= 1
 BENCH ?=
 # percent of lines and branches that must be run; without PyTorch fewer are
-COVERAGE ?= $(if $(filter 1,$(TORCH)),80,70)
+COVERAGE ?= $(if $(filter 1,$(TORCH)),90,80)
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
