@@ -45,6 +45,8 @@ __all__ = ["pack_operands"]
 
 #: a packed element must be read this often to pay for its copy
 _LEAST_REUSE = 96
+#: the same where both operands can be read in lanes along the reduced axis as they are
+_LEAST_REUSE_ALONG = 128
 #: bytes between rows from which a walk down a column leaves the nearest cache
 _FAR = 1024
 
@@ -165,7 +167,7 @@ def _plan(kernel: Kernel, contraction: Contract, target: Target) -> _Panels | No
         if lane not in kernel.parallel or not _reads_badly(kernel, operand, lane):
             return None
         along = all(_is_contiguous(kernel, side, contraction.over) for side in (operand, other))
-        if _points(kernel, rows) < (2 * _LEAST_REUSE if along else _LEAST_REUSE):
+        if _points(kernel, rows) < (_LEAST_REUSE_ALONG if along else _LEAST_REUSE):
             return None
         return _Panels(kernel, contraction, operand, lane, 2 * lanes)
     return None
