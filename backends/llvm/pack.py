@@ -15,18 +15,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from graphc.backends.llvm.access import flat_offset
 from graphc.backends.llvm.context import vector_lanes
 from graphc.backends.llvm.target import Target
-from graphc.errors import KernelError
 from graphc.kernel import build
 from graphc.kernel.bounds import unproved
+from graphc.kernel.substitute import Substitution
 from graphc.kernel.terms import (
     Apply,
-    AxisIndex,
-    Check,
     Const,
     Contract,
     Kernel,
@@ -105,11 +102,11 @@ class _Panels:
         shape = tuple(extents[a] for a in layout)
         packed = KernelTensor(packed_name, TensorType(self.operand.dtype, shape))
 
-        split = _Rewriter(
-            axes={self.lane: index}, guard={self.lane: valid} if valid is not None else {}
+        split = Substitution(
+            axes={self.lane: index}, guards={self.lane: valid} if valid is not None else {}
         )
         place = tuple(build.axis(a) for a in layout)
-        value = split(self.operand)
+        value = split.term(self.operand)
         used = {t.tensor for t in _reach(value) if isinstance(t, Load)}
         copy = build.kernel(
             f"{self.kernel.name}_pack",
@@ -120,10 +117,10 @@ class _Panels:
             sizes=self.kernel.sizes,
             scalars=self.kernel.scalars,
         )
-        reading = _Rewriter(
+        reading = Substitution(
             axes={self.lane: index},
-            guard={self.lane: valid} if valid is not None else {},
-            terms={self.operand: build.load(packed, place)},
+            guards={self.lane: valid} if valid is not None else {},
+            replaced={self.operand: build.load(packed, place)},
         )
         axes: list[tuple[str, Extent]] = []
         for axis, size in self.kernel.axes:
@@ -299,7 +296,7 @@ def _with_border(
         )
     )
     moved = [_shifted(t, -low) if low else t for t, low in zip(operand.index, lows, strict=True)]
-    reading = _Rewriter(terms={operand: build.load(bordered, moved)})
+    reading = Substitution(replaced={operand: build.load(bordered, moved)})
     statements = [reading.statement(s) for s in kernel.statements]
     return _rebuilt(kernel, list(kernel.axes), [bordered], statements, reading)
 
@@ -346,7 +343,7 @@ def _rebuilt(
     axes: Sequence[tuple[str, Extent]],
     more: Sequence[KernelTensor],
     statements: Sequence[Statement],
-    rewriter: _Rewriter,
+    rewriter: Substitution,
 ) -> Kernel:
     """The kernel with other axes and statements; inputs that nothing reads any more are left
     out.
@@ -356,7 +353,7 @@ def _rebuilt(
     }
     inputs = [t for t in (*kernel.inputs, *more) if t.name in used]
     names: Mapping[Term, str] = {
-        rewriter(t): n for n, t in kernel.definitions if not isinstance(t, (Reduction, Scan))
+        rewriter.term(t): n for n, t in kernel.definitions if not isinstance(t, (Reduction, Scan))
     }
     return build.kernel(
         kernel.name,
@@ -397,64 +394,3 @@ def _fresh(wanted: str, taken: set[str]) -> str:
         name = f"{wanted}{number}"
     taken.add(name)
     return name
-
-
-class _Rewriter:
-    """Terms with axes and terms replaced, shared where they were shared.
-
-    ``axes`` maps an axis to the term that stands for its index; ``guard`` a split axis to what must
-    hold for the index to be inside; ``terms`` replaces whole terms.
-    """
-
-    def __init__(
-        self,
-        axes: Mapping[str, Term] | None = None,
-        guard: Mapping[str, Term] | None = None,
-        terms: Mapping[Term, Term] | None = None,
-    ) -> None:
-        self.axes, self.guard = dict(axes or {}), dict(guard or {})
-        self.known: dict[Term, Term] = dict(terms or {})
-        self.tensors: dict[str, KernelTensor] = {}
-
-    def __call__(self, term: Term) -> Term:
-        found = self.known.get(term)
-        if found is None:
-            found = self.known[term] = self.rebuilt(term)
-        return found
-
-    def rebuilt(self, term: Term) -> Term:
-        if isinstance(term, AxisIndex):
-            return self.axes.get(term.axis, term)
-        operands = [self(t) for t in term.operands]
-        guards = [g for a, g in self.guard.items() if isinstance(term, Load) and a in term.axes]
-        if not guards and all(a is b for a, b in zip(operands, term.operands, strict=True)):
-            return term
-        axes = frozenset().union(*(t.axes for t in operands))
-        match term:
-            case Apply():
-                return replace(term, args=tuple(operands), axes=axes)
-            case Contract(over=over):
-                where = operands[2] if term.where is not None else None
-                return replace(
-                    term, a=operands[0], b=operands[1], where=where, axes=axes - frozenset(over)
-                )
-            case Load():
-                index = tuple(operands[: len(term.index)])
-                pred = self(term.pred) if term.pred is not None else None
-                fill = self(term.fill) if term.fill is not None else None
-                held = build.conjunction(pred, *guards)
-                more = frozenset() if held is None else held.axes
-                return replace(term, index=index, pred=held, fill=fill, axes=axes | more)
-        raise KernelError(f"a {type(term).__name__.lower()} beside a packed contraction")
-
-    def statement(self, statement: Statement) -> Statement:
-        if isinstance(statement, Check):
-            return Check(self(statement.pred), statement.message)
-        guards = [g for a, g in self.guard.items() if a in statement.axes]
-        pred = self(statement.pred) if statement.pred is not None else None
-        return replace(
-            statement,
-            index=tuple(self(t) for t in statement.index),
-            value=self(statement.value),
-            pred=build.conjunction(pred, *guards),
-        )
