@@ -19,6 +19,7 @@ from graphc.ops import (
     indexing,
     loop,
     movement,
+    pooling,
     products,
     random,
     reduce,
@@ -31,6 +32,7 @@ from graphc.ops.arithmetic import *
 from graphc.ops.creation import *
 from graphc.ops.indexing import *
 from graphc.ops.movement import *
+from graphc.ops.pooling import *
 from graphc.ops.products import *
 from graphc.ops.reductions import *
 from graphc.ops.selection import *
@@ -46,6 +48,7 @@ __all__ = [
     *creation.__all__,
     *indexing.__all__,
     *movement.__all__,
+    *pooling.__all__,
     *products.__all__,
     *reductions.__all__,
     *selection.__all__,

@@ -251,7 +251,7 @@ def _expand(text: str, leading: Sequence[str]) -> list[str]:
 # ---- convolution
 
 
-def _per_axis(name: str, what: str, given: Any, rank: int) -> tuple[int, ...]:
+def per_axis(name: str, what: str, given: Any, rank: int) -> tuple[int, ...]:
     items = tuple(given) if isinstance(given, (tuple, list)) else (given,) * rank
     if len(items) != rank or not all(isinstance(i, int) and i >= 0 for i in items):
         raise ShapeError(
@@ -335,8 +335,8 @@ def convolution(
             f"it must be {image.shape[1]} channels / {groups} groups",
             here(),
         )
-    steps = _per_axis("convolution", "stride", stride, rank)
-    gaps = _per_axis("convolution", "dilation", dilation, rank)
+    steps = per_axis("convolution", "stride", stride, rank)
+    gaps = per_axis("convolution", "dilation", dilation, rank)
     rims = _pairs("convolution", padding, rank)
     counts = [
         window_count("convolution", *sizes)
@@ -393,10 +393,10 @@ def convolution_transpose(
             "takes [batch, channels, *space] and [channels, features / groups, *kernel]",
             here(),
         )
-    steps = _per_axis("convolution_transpose", "stride", stride, rank)
-    gaps = _per_axis("convolution_transpose", "dilation", dilation, rank)
+    steps = per_axis("convolution_transpose", "stride", stride, rank)
+    gaps = per_axis("convolution_transpose", "dilation", dilation, rank)
     rims = _pairs("convolution_transpose", padding, rank)
-    more = _per_axis("convolution_transpose", "output_padding", output_padding, rank)
+    more = per_axis("convolution_transpose", "output_padding", output_padding, rank)
     space = tuple(
         (e - 1) * s - sum(rim) + (k - 1) * d + o + 1
         for e, s, rim, k, d, o in zip(
@@ -439,8 +439,8 @@ def windows(x: object, size: Any, stride: Any = 1, dilation: Any = 1, axes: Any 
     rank = len(sizes)
     chosen = range(value.ndim - rank, value.ndim) if axes is None else _sequence(axes)
     places = [normalize_axis("windows", a, value.ndim) for a in chosen]
-    steps = _per_axis("windows", "stride", stride, rank)
-    gaps = _per_axis("windows", "dilation", dilation, rank)
+    steps = per_axis("windows", "stride", stride, rank)
+    gaps = per_axis("windows", "dilation", dilation, rank)
     names = [f"i{i}" for i in range(value.ndim)]
     offsets = [f"p{i}" for i in range(rank)]
     index, extents = [axis(n) for n in names], list(value.shape)

@@ -2,10 +2,19 @@
 
 from graphc.nn import functional, init
 from graphc.nn.containers import Lambda, Parallel, Residual, Sequential
+from graphc.nn.convolutions import (
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+)
 from graphc.nn.layers import (
     GELU,
     Dropout,
-    LayerNorm,
+    Embedding,
+    Flatten,
     LeakyReLU,
     Linear,
     ReLU,
@@ -16,17 +25,37 @@ from graphc.nn.layers import (
 )
 from graphc.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from graphc.nn.module import Module, PortError
+from graphc.nn.normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm
+from graphc.nn.pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
 
 __all__ = [
     "GELU",
+    "AvgPool1d",
+    "AvgPool2d",
+    "AvgPool3d",
     "BCEWithLogitsLoss",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "CrossEntropyLoss",
     "Dropout",
+    "Embedding",
+    "Flatten",
+    "GroupNorm",
     "Lambda",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
     "MSELoss",
+    "MaxPool1d",
+    "MaxPool2d",
+    "MaxPool3d",
     "Module",
     "Parallel",
     "PortError",

@@ -1,21 +1,30 @@
-"""Layers: affine maps, activations, layer norm. Names and layouts are PyTorch's."""
+"""Layers: affine maps, embeddings, dropout, activations. Names and layouts are PyTorch's."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
 
 from graphc.dsl import parameter
+from graphc.errors import ShapeError
 from graphc.graph import Value
 from graphc.nn import functional, init
 from graphc.nn.module import Module
-from graphc.types import float32
+from graphc.ops import reshape
+from graphc.ops.lifting import normalize_axis
+from graphc.ops.sizes import product
+from graphc.philox import Key
+from graphc.source import here
+from graphc.types import DType, float32
 
 __all__ = [
     "GELU",
     "Dropout",
-    "LayerNorm",
+    "Embedding",
+    "Flatten",
     "LeakyReLU",
     "Linear",
     "ReLU",
@@ -57,34 +66,73 @@ class Linear(Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={bias}"
 
 
-class LayerNorm(Module):
-    """``(x - mean) / sqrt(var + eps) * weight + bias`` over the last axes (Ba et al. 2016)."""
+class Embedding(Module):
+    """A table of vectors: ids [...] to ``weight[ids]`` [..., embedding_dim].
+
+    ``weight`` [num_embeddings, embedding_dim] starts standard normal. Row ``padding_idx`` starts
+    at zero and has no derivative. An id outside of the table fails the call.
+
+    >>> import graphc as gc
+    >>> Embedding(10, 3)(gc.observed("ids", (4, 5), gc.int64)).shape
+    (4, 5, 3)
+    """
 
     def __init__(
         self,
-        normalized_shape: int | Sequence[int],
-        eps: float = 1e-5,
-        elementwise_affine: bool = True,
-        bias: bool = True,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
         *,
         dtype: object = float32,
     ) -> None:
-        single = isinstance(normalized_shape, int)
-        self.normalized_shape: tuple[int, ...] = (
-            (normalized_shape,) if single else tuple(normalized_shape)  # type: ignore
-        )
-        self.eps = eps
-        affine = elementwise_affine
-        shape = self.normalized_shape
-        self.weight = parameter(shape, dtype, init=init.ones) if affine else None
-        self.bias = parameter(shape, dtype) if affine and bias else None
+        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
+            raise ValueError(f"Embedding: padding_idx {padding_idx} is not among {num_embeddings}")
+        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
+        self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
+        draw = functools.partial(_normal_rows, zero_row=self.padding_idx)
+        self.weight = parameter((num_embeddings, embedding_dim), dtype, init=draw)
 
-    def forward(self, x: Value) -> Value:
-        """The same shape."""
-        return functional.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+    def forward(self, ids: Value) -> Value:
+        """ids [...] -> [..., embedding_dim]."""
+        return functional.embedding(ids, self.weight, self.padding_idx)
 
     def _describe(self) -> str:
-        return f"{self.normalized_shape}, eps={self.eps}"
+        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        return f"{self.num_embeddings}, {self.embedding_dim}{padding}"
+
+
+def _normal_rows(
+    shape: tuple[int, ...], dtype: DType, key: Key, *, zero_row: int | None
+) -> NDArray[Any]:
+    drawn = init.normal(shape, dtype, key)
+    if zero_row is not None:
+        drawn[zero_row] = 0
+    return drawn
+
+
+class Flatten(Module):
+    """The axes from ``start_dim`` to ``end_dim`` as one, in row-major order.
+
+    >>> import graphc as gc
+    >>> Flatten()(gc.observed("x", (2, 3, 4, 5))).shape
+    (2, 60)
+    """
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
+        self.start_dim, self.end_dim = start_dim, end_dim
+
+    def forward(self, x: Value) -> Value:
+        """[..., a, b, c, ...] -> [..., a b c, ...]."""
+        start = normalize_axis("flatten", self.start_dim, x.ndim)
+        end = normalize_axis("flatten", self.end_dim, x.ndim) + 1
+        if end <= start:
+            raise ShapeError(
+                f"Flatten: axes {self.start_dim} to {self.end_dim} of {x.type} are none", here()
+            )
+        return reshape(x, (*x.shape[:start], product(x.shape[start:end]), *x.shape[end:]))
+
+    def _describe(self) -> str:
+        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
 
 
 class Dropout(Module):

@@ -1,141 +1,19 @@
-"""Functions of layers and losses without state, by the names of ``torch.nn.functional``.
-
-Each is a composite: made of primitive ops, and drawn, printed and exported as one block.
-"""
+"""Losses: what compares a prediction with a target."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
-from graphc import ops, random
-from graphc.dsl import by_mode
+from graphc import ops
 from graphc.errors import DTypeError, ShapeError
 from graphc.graph import Value, apply
 from graphc.op import composite
-from graphc.ops import log_softmax, relu, sigmoid, softmax, tanh
 from graphc.ops.creation import full
 from graphc.ops.lifting import lift_one
 from graphc.source import here
 from graphc.types import Extent, int64
 
-__all__ = [
-    "binary_cross_entropy_with_logits",
-    "cross_entropy",
-    "dropout",
-    "gelu",
-    "layer_norm",
-    "leaky_relu",
-    "linear",
-    "log_softmax",
-    "mse_loss",
-    "relu",
-    "sigmoid",
-    "silu",
-    "softmax",
-    "softplus",
-    "tanh",
-]
-
-
-# ---- activations
-
-
-@composite
-def leaky_relu(x: object, negative_slope: float = 0.01) -> Value:
-    """x where it is positive, else ``negative_slope * x``."""
-    value = lift_one("leaky_relu", x)
-    return ops.where(value > 0, value, value * negative_slope)
-
-
-@composite
-def gelu(x: object, approximate: str = "none") -> Value:
-    """x times the standard normal's distribution function at x (Hendrycks, Gimpel 2016).
-
-    ``approximate="tanh"`` is ``0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))``.
-    """
-    value = lift_one("gelu", x)
-    if approximate == "tanh":
-        inner = math.sqrt(2.0 / math.pi) * (value + 0.044715 * (value * value * value))
-        return 0.5 * value * (1.0 + ops.tanh(inner))
-    if approximate != "none":
-        raise ValueError(f"gelu: approximate is 'none' or 'tanh', not {approximate!r}")
-    return 0.5 * value * (1.0 + ops.erf(value * math.sqrt(0.5)))
-
-
-@composite
-def silu(x: object) -> Value:
-    """x times sigmoid(x), also called swish (Elfwing, Uchibe, Doya 2018)."""
-    value = lift_one("silu", x)
-    return value * ops.sigmoid(value)
-
-
-@composite
-def softplus(x: object) -> Value:
-    """log(1 + exp(x)), without overflow."""
-    value = lift_one("softplus", x)
-    return ops.maximum(value, 0.0) + ops.log1p(ops.exp(-ops.abs(value)))
-
-
-# ---- layers
-
-
-@composite
-def dropout(x: object, p: float = 0.5) -> Value:
-    """In mode train ``x / (1 - p)`` where a draw is at least ``p``, else 0; in mode eval x."""
-    value = lift_one("dropout", x)
-    if p == 0.0:
-        return value
-    scale = 0.0 if p == 1.0 else 1.0 / (1.0 - p)
-    kept = ops.where(random.uniform(value.shape) >= p, value * scale, 0.0)
-    chosen: Value = by_mode(train=kept, eval=value)
-    return chosen
-
-
-@composite
-def linear(x: object, weight: Value, bias: Value | None = None) -> Value:
-    """``x @ weight.T + bias``: x [..., in], weight [out, in], bias [out]; the result [..., out].
-
-    Raises ShapeError where the last axis of x is not ``in``.
-    """
-    value = lift_one("linear", x)
-    if value.ndim == 0 or value.shape[-1] != weight.shape[1]:
-        raise ShapeError(
-            f"linear: x is {value.type}, its last axis must be in_features, {weight.shape[1]} "
-            f"(weight {weight.type}); reshape x, or make the layer fit",
-            here(),
-        )
-    product = value @ weight.T
-    return product if bias is None else product + bias
-
-
-@composite
-def layer_norm(
-    x: object,
-    normalized_shape: int | Sequence[int],
-    weight: Value | None = None,
-    bias: Value | None = None,
-    eps: float = 1e-5,
-) -> Value:
-    """``(x - mean) / sqrt(var + eps) * weight + bias`` over the last axes.
-
-    Ba, Kiros, Hinton, "Layer Normalization", 2016. The variance is the biased one.
-    """
-    value = lift_one("layer_norm", x)
-    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-    if value.ndim < len(shape) or value.shape[value.ndim - len(shape) :] != shape:
-        raise ShapeError(f"layer_norm: x is {value.type}, its last axes must be {shape}", here())
-    axes = tuple(range(-len(shape), 0))
-    centered = value - ops.mean(value, axes, keepdims=True)
-    variance = ops.mean(centered * centered, axes, keepdims=True)
-    out = centered * ops.rsqrt(variance + eps)
-    if weight is not None:
-        out = out * weight
-    return out if bias is None else out + bias
-
-
-# ---- losses
+__all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "mse_loss"]
 
 
 def _reduced(loss: Value, reduction: str) -> Value:

@@ -1,0 +1,206 @@
+"""Convolution layers over one, two and three axes. Names, arguments and layouts are PyTorch's."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+
+from graphc.dsl import parameter
+from graphc.graph import Value
+from graphc.nn import functional, init
+from graphc.nn.module import Module
+from graphc.types import float32
+
+__all__ = [
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
+]
+
+#: an int for all axes, or one for each
+PerAxis = int | Sequence[int]
+
+
+class _Convolution(Module):
+    """What all six share: weight and bias, and where they start."""
+
+    #: how many axes it moves along
+    rank = 0
+    _transposed = False
+
+    def _set(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: PerAxis,
+        groups: int,
+        bias: bool,
+        dtype: object,
+    ) -> None:
+        if groups < 1 or in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"{self._own_name}: {groups} groups do not divide {in_channels} and {out_channels} "
+                "channels"
+            )
+        kernel = (kernel_size,) * self.rank if isinstance(kernel_size, int) else tuple(kernel_size)
+        if len(kernel) != self.rank:
+            raise ValueError(
+                f"{self._own_name}: kernel_size is an int or {self.rank} ints, got {kernel_size}"
+            )
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size, self.groups = kernel, groups
+        first, second = in_channels, out_channels
+        if not self._transposed:
+            first, second = second, first
+        shape = (first, second // groups, *kernel)
+        draw_weight = functools.partial(init.kaiming_uniform, a=math.sqrt(5.0))
+        self.weight = parameter(shape, dtype, init=draw_weight)
+        fan_in, _ = init.fans(shape)
+        bound = 1.0 / math.sqrt(fan_in) if fan_in else 0.0
+        draw_bias = functools.partial(init.uniform, low=-bound, high=bound)
+        self.bias = parameter((out_channels,), dtype, init=draw_bias) if bias else None
+
+
+class _Conv(_Convolution):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: PerAxis,
+        stride: PerAxis = 1,
+        padding: PerAxis | str = 0,
+        dilation: PerAxis = 1,
+        groups: int = 1,
+        bias: bool = True,
+        *,
+        dtype: object = float32,
+    ) -> None:
+        self.stride, self.padding, self.dilation = stride, padding, dilation
+        self._set(in_channels, out_channels, kernel_size, groups, bias, dtype)
+
+    @property
+    def _options(self) -> tuple[PerAxis, PerAxis | str, PerAxis, int]:
+        return self.stride, self.padding, self.dilation, self.groups
+
+    def _describe(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
+            f"stride={self.stride}, padding={self.padding}"
+        )
+
+
+class Conv1d(_Conv):
+    """Cross-correlation over one axis: [N, C, L] to [N, O, L'], of one sample [C, L] to [O, L'].
+
+    ``weight`` [O, C / groups, K] and ``bias`` [O] start uniform within 1 / sqrt(C K / groups), as
+    PyTorch's. ``padding`` is "valid", "same" or widths; see ``functional.conv1d``.
+    """
+
+    rank = 1
+
+    def forward(self, x: Value) -> Value:
+        """[N, C, L] -> [N, O, L']."""
+        return functional.conv1d(x, self.weight, self.bias, *self._options)
+
+
+class Conv2d(_Conv):
+    """As Conv1d, over two axes: [N, C, H, W] to [N, O, H', W'].
+
+    >>> import graphc as gc
+    >>> layer = Conv2d(3, 8, 3, padding=1)
+    >>> layer.weight.shape, layer(gc.observed("x", (4, 3, 9, 9))).shape
+    ((8, 3, 3, 3), (4, 8, 9, 9))
+    """
+
+    rank = 2
+
+    def forward(self, x: Value) -> Value:
+        """[N, C, H, W] -> [N, O, H', W']."""
+        return functional.conv2d(x, self.weight, self.bias, *self._options)
+
+
+class Conv3d(_Conv):
+    """As Conv1d, over three axes: [N, C, D, H, W] to [N, O, D', H', W']."""
+
+    rank = 3
+
+    def forward(self, x: Value) -> Value:
+        """[N, C, D, H, W] -> [N, O, D', H', W']."""
+        return functional.conv3d(x, self.weight, self.bias, *self._options)
+
+
+class _ConvTranspose(_Convolution):
+    _transposed = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: PerAxis,
+        stride: PerAxis = 1,
+        padding: PerAxis = 0,
+        output_padding: PerAxis = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: PerAxis = 1,
+        *,
+        dtype: object = float32,
+    ) -> None:
+        self.stride, self.padding, self.dilation = stride, padding, dilation
+        self.output_padding = output_padding
+        self._set(in_channels, out_channels, kernel_size, groups, bias, dtype)
+
+    @property
+    def _options(self) -> tuple[PerAxis, PerAxis, PerAxis, int, PerAxis]:
+        return self.stride, self.padding, self.output_padding, self.groups, self.dilation
+
+    def _describe(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
+            f"stride={self.stride}, padding={self.padding}, output_padding={self.output_padding}"
+        )
+
+
+class ConvTranspose1d(_ConvTranspose):
+    """The derivative of a Conv1d towards its image, as a layer: [N, C, L] to [N, O, L'].
+
+    L' is (L - 1) stride - 2 padding + dilation (K - 1) + output_padding + 1: with a stride it
+    grows. ``weight`` [C, O / groups, K] and ``bias`` [O] start uniform within
+    1 / sqrt(O K / groups), as PyTorch's.
+    """
+
+    rank = 1
+
+    def forward(self, x: Value) -> Value:
+        """[N, C, L] -> [N, O, L']."""
+        return functional.conv_transpose1d(x, self.weight, self.bias, *self._options)
+
+
+class ConvTranspose2d(_ConvTranspose):
+    """As ConvTranspose1d, over two axes: [N, C, H, W] to [N, O, H', W'].
+
+    >>> import graphc as gc
+    >>> layer = ConvTranspose2d(8, 3, 4, stride=2, padding=1)
+    >>> layer.weight.shape, layer(gc.observed("x", (4, 8, 7, 7))).shape
+    ((8, 3, 4, 4), (4, 3, 14, 14))
+    """
+
+    rank = 2
+
+    def forward(self, x: Value) -> Value:
+        """[N, C, H, W] -> [N, O, H', W']."""
+        return functional.conv_transpose2d(x, self.weight, self.bias, *self._options)
+
+
+class ConvTranspose3d(_ConvTranspose):
+    """As ConvTranspose1d, over three axes: [N, C, D, H, W] to [N, O, D', H', W']."""
+
+    rank = 3
+
+    def forward(self, x: Value) -> Value:
+        """[N, C, D, H, W] -> [N, O, D', H', W']."""
+        return functional.conv_transpose3d(x, self.weight, self.bias, *self._options)

@@ -1,0 +1,140 @@
+"""Normalization: over the last axes, over groups of channels, over the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc import ops
+from graphc.dsl import attach_updates, by_mode
+from graphc.errors import ShapeError
+from graphc.graph import Value
+from graphc.op import composite
+from graphc.ops.lifting import lift_one
+from graphc.ops.reductions import count_of
+from graphc.source import here
+from graphc.types import DType, Extent
+
+__all__ = ["batch_norm", "group_norm", "layer_norm"]
+
+
+@composite
+def layer_norm(
+    x: object,
+    normalized_shape: int | Sequence[int],
+    weight: Value | None = None,
+    bias: Value | None = None,
+    eps: float = 1e-5,
+) -> Value:
+    """``(x - mean) / sqrt(var + eps) * weight + bias`` over the last axes.
+
+    Ba, Kiros, Hinton, "Layer Normalization", 2016. The variance is the biased one.
+    """
+    value = lift_one("layer_norm", x)
+    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    if value.ndim < len(shape) or value.shape[value.ndim - len(shape) :] != shape:
+        raise ShapeError(f"layer_norm: x is {value.type}, its last axes must be {shape}", here())
+    axes = tuple(range(-len(shape), 0))
+    centered = value - ops.mean(value, axes, keepdims=True)
+    variance = ops.mean(centered * centered, axes, keepdims=True)
+    out = centered * ops.rsqrt(variance + eps)
+    if weight is not None:
+        out = out * weight
+    return out if bias is None else out + bias
+
+
+@composite
+def group_norm(
+    x: object,
+    num_groups: int,
+    weight: Value | None = None,
+    bias: Value | None = None,
+    eps: float = 1e-5,
+) -> Value:
+    """``(x - mean) / sqrt(var + eps) * weight + bias`` over each sample's groups of channels.
+
+    x is [N, C, *space]; mean and (biased) variance are of the C / num_groups channels of a group
+    at all places; ``weight`` and ``bias`` are [C]. Wu, He, "Group Normalization", 2018.
+    """
+    value = lift_one("group_norm", x)
+    if value.ndim < 2 or not isinstance(value.shape[1], int) or value.shape[1] % num_groups:
+        raise ShapeError(
+            f"group_norm: x is {value.type}, its axis 1 must be channels in {num_groups} equal "
+            "groups",
+            here(),
+        )
+    batch, channels, *space = value.shape
+    grouped = ops.reshape(value, (batch, num_groups, channels // num_groups, *space))
+    axes = tuple(range(2, grouped.ndim))
+    centered = grouped - ops.mean(grouped, axes, keepdims=True)
+    variance = ops.mean(centered * centered, axes, keepdims=True)
+    out = ops.reshape(centered * ops.rsqrt(variance + eps), value.shape)
+    return _scaled(out, weight, bias)
+
+
+@composite
+def batch_norm(
+    x: object,
+    running_mean: Value | None = None,
+    running_var: Value | None = None,
+    weight: Value | None = None,
+    bias: Value | None = None,
+    momentum: float | Value = 0.1,
+    eps: float = 1e-5,
+) -> Value:
+    """``(x - mean) / sqrt(var + eps) * weight + bias`` for each channel, over batch and space.
+
+    x is [N, C, *space] (or [N, C]), everything else [C]. In mode train mean and biased variance
+    are the batch's, and the running ones, where given (states), move towards it, the variance
+    without bias::
+
+        running <- running + momentum (of the batch - running)
+
+    In mode eval the running ones take their place. Several calls in one step move them in program
+    order. The variance without bias of a single value counts as 0. Ioffe, Szegedy, "Batch
+    Normalization", 2015.
+    """
+    value = lift_one("batch_norm", x)
+    if value.ndim < 2 or any(
+        v is not None and v.shape != value.shape[1:2]
+        for v in (running_mean, running_var, weight, bias)
+    ):
+        known = next((v for v in (weight, bias, running_mean, running_var) if v is not None), None)
+        of = "" if known is None else f", as many as of {known.type}"
+        raise ShapeError(f"batch_norm: x is {value.type}, its axis 1 must be channels{of}", here())
+    axes = tuple(i for i in range(value.ndim) if i != 1)
+    mean = ops.mean(value, axes)
+    centered = value - _by_channel(mean, value)
+    variance = ops.mean(centered * centered, axes)
+    out = centered * _by_channel(ops.rsqrt(variance + eps), value)
+    if running_mean is None or running_var is None:
+        return _scaled(out, weight, bias)
+    unbiased = variance * _bessel([value.shape[a] for a in axes], value.dtype)
+    out = attach_updates(
+        out,
+        {
+            running_mean: running_mean + momentum * (mean - running_mean),
+            running_var: running_var + momentum * (unbiased - running_var),
+        },
+    )
+    known = _by_channel(ops.rsqrt(running_var + eps), value)
+    still = (value - _by_channel(running_mean, value)) * known
+    return _scaled(by_mode(train=out, eval=still), weight, bias)
+
+
+def _bessel(extents: Sequence[Extent], dtype: DType) -> float | Value:
+    """n / (n - 1): what takes the bias from a variance of n values."""
+    count = count_of(extents, dtype)
+    if isinstance(count, int):
+        return count / max(count - 1, 1)
+    return count / ops.maximum(count - 1.0, 1.0)
+
+
+def _by_channel(vector: Value, x: Value) -> Value:
+    """[C] as [C, 1, ...], to go with axis 1 of x."""
+    return ops.reshape(vector, (-1, *(1,) * (x.ndim - 2)))
+
+
+def _scaled(out: Value, weight: Value | None, bias: Value | None) -> Value:
+    if weight is not None:
+        out = out * _by_channel(weight, out)
+    return out if bias is None else out + _by_channel(bias, out)

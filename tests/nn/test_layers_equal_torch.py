@@ -1,0 +1,265 @@
+"""Convolution, pooling, normalization and embedding against PyTorch's layers, compiled.
+
+Weights go over through ``state_dict`` in both directions; outputs, gradients and buffers come back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc as gc
+from graphc import nn
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.torch
+
+TOLERANCE = {
+    "float32": {"rtol": 1e-4, "atol": 1e-4},
+    "float64": {"rtol": 1e-10, "atol": 1e-11},
+}
+
+
+def pair(kind: str, args: tuple[Any, ...], options: dict[str, Any], dtype: str) -> Any:
+    """A layer of ours and PyTorch's with the same numbers, drawn by PyTorch."""
+    torch.manual_seed(1)
+    theirs = getattr(torch.nn, kind)(*args, **options).to(getattr(torch, dtype))
+    typed = {} if "Pool" in kind or kind == "Flatten" else {"dtype": dtype}
+    ours = getattr(nn, kind)(*args, **options, **typed)
+    with torch.no_grad():
+        for name, tensor in theirs.named_parameters():
+            if "Norm" in kind:  # ones and zeros would hide a mistake
+                tensor.uniform_(0.5, 2.0)
+            assert dict(ours.named_parameters())[name].shape == tuple(tensor.shape)
+    incompatible = ours.load_state_dict(theirs.state_dict())
+    assert incompatible == ([], [])
+    return ours, theirs
+
+
+def compare(
+    kind: str, args: tuple[Any, ...], options: dict[str, Any], shape: tuple[int, ...], dtype: str
+) -> None:
+    """Outputs, gradients and buffers of two training calls, then outputs in mode eval."""
+    ours, theirs = pair(kind, args, options, dtype)
+    rng = np.random.default_rng(len(shape))
+    x = gc.observed("x", shape, dtype)
+    weights = ours.parameters()
+    out = ours(x)
+    cotangent = gc.observed("g", out.shape, dtype)
+    slopes = gc.grad((out * cotangent).sum(), [x, *weights])
+    train = gc.compile([x, cotangent], [out, slopes], mode="train")
+    tolerance = TOLERANCE[dtype]
+    for _ in range(2):
+        at, g = rng.normal(size=shape).astype(dtype), rng.normal(size=out.shape).astype(dtype)
+        got, (slope, *by_weight) = train(at, g)
+        tx = torch.tensor(at, requires_grad=True)
+        theirs.zero_grad()
+        tout = theirs(tx)
+        tout.backward(torch.tensor(g))
+        np.testing.assert_allclose(got, tout.detach().numpy(), **tolerance)
+        np.testing.assert_allclose(slope, tx.grad.numpy(), **tolerance)
+        for name, array in zip([n for n, _ in ours.named_parameters()], by_weight, strict=True):
+            wanted = theirs.get_parameter(name).grad.numpy()
+            np.testing.assert_allclose(array, wanted, err_msg=name, **tolerance)
+    # back: what ours holds after training loads into PyTorch's, and is the same
+    held = ours.state_dict()
+    assert list(held) == list(theirs.state_dict())
+    for name, tensor in theirs.state_dict().items():
+        np.testing.assert_allclose(held[name], tensor.numpy(), err_msg=name, **tolerance)
+    theirs.load_state_dict({name: torch.from_numpy(array) for name, array in held.items()})
+    at = rng.normal(size=shape).astype(dtype)
+    got = gc.compile([x], out, mode="eval")(at)
+    np.testing.assert_allclose(got, theirs.eval()(torch.tensor(at)).detach().numpy(), **tolerance)
+
+
+LAYERS: list[tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = [
+    ("Conv1d", (3, 5, 4), {}, (2, 3, 11)),
+    ("Conv1d", (4, 6, 3), {"stride": 2, "padding": 2, "dilation": 2, "groups": 2}, (2, 4, 12)),
+    ("Conv1d", (3, 5, 4), {"padding": "same"}, (3, 9)),
+    ("Conv2d", (3, 8, 3), {"padding": 1}, (2, 3, 7, 9)),
+    ("Conv2d", (3, 4, (3, 2)), {"stride": (2, 1), "padding": (1, 0)}, (2, 3, 8, 7)),
+    ("Conv2d", (4, 4, 3), {"groups": 4, "padding": "same", "dilation": 2}, (1, 4, 6, 5)),
+    ("Conv2d", (2, 3, 1), {"bias": False, "padding": "valid"}, (2, 4, 5)),
+    ("Conv3d", (2, 4, 2), {"stride": 2, "padding": 1}, (2, 2, 5, 4, 6)),
+    ("Conv3d", (2, 4, (1, 3, 2)), {"groups": 2}, (1, 2, 4, 5, 3)),
+    ("ConvTranspose1d", (3, 4, 5), {"stride": 3, "padding": 1, "output_padding": 2}, (2, 3, 6)),
+    ("ConvTranspose1d", (4, 6, 3), {"groups": 2, "dilation": 2}, (4, 6)),
+    ("ConvTranspose2d", (3, 5, 4), {"stride": 2, "padding": 1}, (2, 3, 5, 4)),
+    ("ConvTranspose2d", (4, 2, (2, 3)),
+     {"stride": (2, 1), "dilation": (1, 2), "groups": 2, "output_padding": (1, 0)}, (1, 4, 3, 4)),
+    ("ConvTranspose3d", (2, 3, 3), {"stride": 2, "padding": 1, "output_padding": 1},
+     (1, 2, 3, 2, 3)),
+    ("MaxPool1d", (3,), {"stride": 2, "padding": 1}, (2, 3, 10)),
+    ("MaxPool1d", (2,), {"dilation": 2, "ceil_mode": True}, (3, 9)),
+    ("MaxPool2d", (2,), {}, (2, 3, 7, 8)),
+    ("MaxPool2d", ((3, 2),), {"stride": (2, 1), "padding": 1, "ceil_mode": True}, (2, 3, 8, 5)),
+    ("MaxPool3d", (2,), {"stride": 1}, (1, 2, 4, 3, 5)),
+    ("AvgPool1d", (3,), {"stride": 2, "padding": 1}, (2, 3, 10)),
+    ("AvgPool2d", (2,), {}, (2, 3, 7, 8)),
+    ("AvgPool2d", (3,), {"stride": 2, "padding": 1, "ceil_mode": True}, (2, 3, 8, 5)),
+    ("AvgPool2d", (3,), {"stride": 2, "padding": 1, "count_include_pad": False}, (3, 8, 5)),
+    ("AvgPool3d", (2,), {"ceil_mode": True}, (1, 2, 5, 3, 4)),
+    ("BatchNorm1d", (3,), {}, (6, 3)),
+    ("BatchNorm1d", (3,), {"momentum": None, "eps": 1e-3}, (4, 3, 5)),
+    ("BatchNorm2d", (3,), {"momentum": 0.3}, (4, 3, 5, 4)),
+    ("BatchNorm2d", (3,), {"affine": False}, (4, 3, 2, 2)),
+    ("BatchNorm2d", (3,), {"track_running_stats": False}, (4, 3, 2, 2)),
+    ("BatchNorm3d", (2,), {}, (3, 2, 2, 3, 2)),
+    ("GroupNorm", (2, 6), {}, (3, 6, 4, 3)),
+    ("GroupNorm", (6, 6), {"eps": 1e-2}, (3, 6, 5)),
+    ("GroupNorm", (1, 4), {"affine": False}, (3, 4)),
+    ("LayerNorm", ((3, 4),), {}, (2, 3, 4)),
+    ("LayerNorm", (4,), {"bias": False}, (2, 3, 4)),
+    ("Flatten", (), {}, (2, 3, 4, 5)),
+    ("Flatten", (0, -2), {}, (2, 3, 4)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("kind", "args", "options", "shape"), LAYERS)
+def test_layer(kind: str, args: Any, options: Any, shape: Any, dtype: str) -> None:
+    compare(kind, args, options, shape, dtype)
+
+
+@pytest.mark.parametrize("padding_idx", [None, 2, -1])
+def test_embedding(padding_idx: int | None) -> None:
+    ours, theirs = pair("Embedding", (7, 4), {"padding_idx": padding_idx}, "float32")
+    ids = gc.observed("ids", (3, 5), gc.int64)
+    out = ours(ids)
+    at = np.array([[0, 2, 2, 6, 1], [6, 6, 6, 0, 2], [3, 4, 5, 3, 4]])
+    g = np.random.default_rng(0).normal(size=(3, 5, 4)).astype(np.float32)
+    got, slope = gc.compile([ids], [out, gc.grad((out * g).sum(), ours.weight)])(at)
+    tout = theirs(torch.tensor(at))
+    tout.backward(torch.tensor(g))
+    np.testing.assert_array_equal(got, tout.detach().numpy())
+    np.testing.assert_allclose(slope, theirs.weight.grad.numpy(), rtol=1e-6)
+    call = gc.compile([ids], out)
+    for wrong in (7, -1):
+        with pytest.raises(gc.RuntimeCheckError, match="outside"):
+            call(np.full((3, 5), wrong))
+
+
+def test_two_calls_of_a_batch_norm_in_one_step() -> None:
+    """Statistics move in program order, momentum None counts each call; eval sees the result."""
+    for momentum in (0.1, None):
+        ours, theirs = pair("BatchNorm2d", (3,), {"momentum": momentum}, "float32")
+        x = gc.observed("x", (gc.Dim("B"), 3, 4, 4))
+        out = ours(x) + ours(2.0 * x + 1.0) * ours(x * x)
+        train, test = gc.compile([x], out, mode="train"), gc.compile([x], out, mode="eval")
+        rng = np.random.default_rng(0)
+        for rows in (5, 2):
+            at = rng.normal(size=(rows, 3, 4, 4)).astype(np.float32)
+            tx = torch.tensor(at)
+            wanted = theirs(tx) + theirs(2.0 * tx + 1.0) * theirs(tx * tx)
+            np.testing.assert_allclose(train(at), wanted.detach().numpy(), rtol=1e-4, atol=1e-4)
+        for name, tensor in theirs.state_dict().items():
+            np.testing.assert_allclose(ours.state_dict()[name], tensor.numpy(), rtol=1e-4)
+        assert ours.num_batches_tracked.numpy() == 6
+        theirs.eval()
+        wanted = theirs(tx) + theirs(2.0 * tx + 1.0) * theirs(tx * tx)
+        np.testing.assert_allclose(test(at), wanted.detach().numpy(), rtol=1e-4, atol=1e-4)
+        assert ours.num_batches_tracked.numpy() == 6
+        theirs.train()
+
+
+def test_equal_elements_and_nan_in_a_maximum() -> None:
+    """Of equal ones the first has the derivative; NaN wins."""
+    x = gc.observed("x", (1, 1, 4, 4))
+    out = nn.MaxPool2d(3, stride=1)(x)
+    call = gc.compile([x], [out, gc.grad((out * out).sum(), x)])
+    for at in (np.ones((4, 4)), np.zeros((4, 4)), np.arange(16).reshape(4, 4) // 3):
+        array = at.astype(np.float32)[None, None]
+        tx = torch.tensor(array, requires_grad=True)
+        tout = torch.nn.functional.max_pool2d(tx, 3, 1)
+        (tout * tout).sum().backward()
+        got, slope = call(array)
+        np.testing.assert_array_equal(got, tout.detach().numpy())
+        np.testing.assert_array_equal(slope, tx.grad.numpy())
+    array[0, 0, 0, 1] = np.nan
+    assert np.isnan(call(array)[0]).tolist() == [[[[True, True], [False, False]]]]
+
+
+@pytest.mark.parametrize("kind", ["Conv2d", "ConvTranspose2d", "Conv1d", "Embedding"])
+def test_layers_start_as_pytorch(kind: str) -> None:
+    """The same distributions: bounds of weight and bias agree, and the spread does."""
+    args: tuple[Any, ...] = (64, 96) if kind == "Embedding" else (16, 32, 3)
+    theirs = getattr(torch.nn, kind)(*args).state_dict()
+    for name, array in getattr(nn, kind)(*args).state_dict().items():
+        wanted = theirs[name].numpy()
+        assert array.shape == wanted.shape
+        assert array.std() == pytest.approx(wanted.std(), rel=0.3)
+        if kind != "Embedding":
+            assert np.abs(array).max() == pytest.approx(np.abs(wanted).max(), rel=0.15)
+
+
+def test_run_time_sizes() -> None:
+    """One code for every batch size, and heights that the call decides."""
+    batch, height = gc.Dim("B", specialize=False), gc.Dim("H", min=4)
+    x = gc.observed("x", (batch, 3, height, 6))
+    net = nn.Conv2d(3, 4, 3, stride=2, padding=1) >> nn.BatchNorm2d(4) >> nn.MaxPool2d(2, 1)
+    theirs = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, stride=2, padding=1),
+        torch.nn.BatchNorm2d(4),
+        torch.nn.MaxPool2d(2, 1),
+    )
+    net.load_state_dict(theirs.state_dict())
+    call = gc.compile([x], net(x), mode="train")
+    rng = np.random.default_rng(0)
+    for rows, tall in ((2, 5), (3, 8), (1, 5)):
+        at = rng.normal(size=(rows, 3, tall, 6)).astype(np.float32)
+        wanted = theirs(torch.tensor(at)).detach().numpy()
+        np.testing.assert_allclose(call(at), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_refusals() -> None:
+    x = gc.observed("x", (2, 3, 8, 8))
+    with pytest.raises(gc.ShapeError, match=r"conv1d: x is f32\[2,3,8,8\], it must be \[batch"):
+        nn.Conv1d(3, 4, 3)(x)
+    with pytest.raises(gc.ShapeError, match="axis 1 of the weight is 4"):
+        nn.Conv2d(4, 4, 3)(x)
+    with pytest.raises(ValueError, match="2 groups do not divide 3 and 4"):
+        nn.Conv2d(3, 4, 3, groups=2)
+    with pytest.raises(ValueError, match="2 ints"):
+        nn.Conv2d(3, 4, (3, 3, 3))
+    with pytest.raises(ValueError, match="'same' needs stride 1"):
+        nn.Conv2d(3, 4, 3, stride=2, padding="same")(x)
+    with pytest.raises(ValueError, match="not 'some'"):
+        nn.Conv2d(3, 4, 3, padding="some")(x)
+    with pytest.raises(gc.ShapeError, match="output_padding must be smaller"):
+        nn.ConvTranspose2d(3, 4, 3, output_padding=1)(x)
+    with pytest.raises(gc.ShapeError, match="more than half of the window"):
+        nn.MaxPool2d(2, padding=2)(x)
+    with pytest.raises(gc.ShapeError, match="exceeds"):
+        nn.MaxPool2d(9)(x)
+    with pytest.raises(gc.ShapeError, match="must have 3 axes, or of one sample 2"):
+        nn.AvgPool1d(2)(x)
+    with pytest.raises(gc.ShapeError, match="2 ints"):
+        nn.AvgPool2d((2, 2, 2))(x)
+    with pytest.raises(gc.ShapeError, match="at least 1"):
+        nn.MaxPool2d(2, stride=0)(x)
+    with pytest.raises(gc.ShapeError, match="known extents"):
+        gc.ops.max_pool(gc.observed("s", (gc.Dim("L"),)), 2, ceil_mode=True)
+    with pytest.raises(gc.ShapeError, match="floating"):
+        gc.ops.avg_pool(gc.observed("i", (4,), gc.int64), 2)
+    with pytest.raises(gc.ShapeError, match=r"BatchNorm2d: x is .* axis 1 being 4 channels"):
+        nn.BatchNorm2d(4)(x)
+    with pytest.raises(gc.ShapeError, match=r"BatchNorm1d: x is .* 2 or 3 axes"):
+        nn.BatchNorm1d(3)(x)
+    with pytest.raises(ValueError, match="4 groups do not divide 6"):
+        nn.GroupNorm(4, 6)
+    with pytest.raises(gc.ShapeError, match="6 channels"):
+        nn.GroupNorm(2, 6)(x)
+    with pytest.raises(gc.DTypeError, match="ids are integers"):
+        nn.Embedding(4, 2)(x)
+    with pytest.raises(ValueError, match="padding_idx 4"):
+        nn.Embedding(4, 2, padding_idx=4)
+    with pytest.raises(gc.ShapeError, match="are none"):
+        nn.Flatten(3, 1)(x)
+
+
+def test_integers_in_a_maximum() -> None:
+    x = gc.observed("x", (6,), gc.int32)
+    call = gc.compile([x], gc.ops.max_pool(x, 3, 2, 1))
+    assert call(np.int32([-5, -7, -2, -9, -8, -(2**31)])).tolist() == [-5, -2, -8]
