@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from graphc import nn, ops, optim, random, tree
 from graphc.autodiff import grad, hvp, jvp, vjp
+from graphc.batching import vmap
 from graphc.control import cond, scan, while_loop
+from graphc.custom import custom_gradient
 from graphc.dsl import (
     attach_updates,
     by_mode,
@@ -103,6 +105,7 @@ __all__ = [
     "compile",
     "cond",
     "constant",
+    "custom_gradient",
     "data",
     "draw",
     "float16",
@@ -133,6 +136,7 @@ __all__ = [
     "uint8",
     "uint32",
     "vjp",
+    "vmap",
     "while_loop",
 ]
 

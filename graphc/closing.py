@@ -7,6 +7,7 @@ bound.
     read(state)              ->  the state, or what the last attached update before it wrote
     attach(v, states, new)   ->  v, and (state, new) among the graph's updates
     mark(v)                  ->  v
+    custom(x)                ->  its function's body
     site()                   ->  the hash of its block's name in this graph: where a number is drawn
 """
 
@@ -27,6 +28,7 @@ from graphc.graph import (
     ancestors,
     check_scope,
     copy_with_types,
+    inline,
 )
 from graphc.types import Dim, Size, TensorType, evaluate, int64
 
@@ -138,6 +140,10 @@ def _resolve(
             count = len(inputs) // 2
             stands = inputs[0]
             attached.update(zip(node.inputs[1 : 1 + count], inputs[1 + count :], strict=True))
+        elif node.op == "custom":
+            forward: Graph = _close_bodies(node, mode)["forward"]
+            _stand_for(node, inline(forward, inputs), replaced, moved)
+            continue
         elif node.op == "mark" or (node.op == "by_mode" and mode is not None):
             stands = inputs[0]
         else:
@@ -147,6 +153,20 @@ def _resolve(
         replaced[node.outputs[0]] = stands
         _hand_over_name(node.outputs[0], stands)
     return replaced, attached
+
+
+def _stand_for(
+    node: Node,
+    results: Sequence[Value],
+    replaced: dict[Value, Value],
+    moved: dict[Node, Node],
+) -> None:
+    """Put other values in the place of a node's results."""
+    for old, new in zip(node.outputs, results, strict=True):
+        replaced[old] = new
+        _hand_over_name(old, new)
+    if results:
+        moved[node] = results[0].node
 
 
 def _replace(

@@ -16,26 +16,29 @@ from graphc import tree
 from graphc.errors import DTypeError, ShapeError
 from graphc.graph import Graph, Value, ancestors, apply_all, block, source_value
 from graphc.ops.lifting import constant
-from graphc.ops.loop import close_body
+from graphc.ops.loop import close_body, read_once
 from graphc.source import here
 from graphc.types import Extent, Size, TensorType, bool_, int64
 
-__all__ = ["cond", "loop_indices", "scan", "while_loop"]
+__all__ = ["LANE", "LOOP", "cond", "inside", "places", "scan", "while_loop"]
 
-#: the iteration numbers of the loops whose bodies are being traced, outermost first: random draws
-#: depend on them
-loop_indices: ContextVar[tuple[Value, ...]] = ContextVar("graphc_loops", default=())
+#: the iterations of loops and the lanes of vmaps whose functions are being traced, outermost first,
+#: each with its kind: random draws depend on them
+places: ContextVar[tuple[tuple[Value, int], ...]] = ContextVar("graphc_places", default=())
+#: the kinds, as they enter the keys of draws
+LOOP, LANE = 1, 2
 
 _INDEX = TensorType(int64, ())
 
 
 @contextmanager
-def _inside(index: Value) -> Iterator[None]:
-    token = loop_indices.set((*loop_indices.get(), index))
+def inside(index: Value, kind: int = LOOP) -> Iterator[None]:
+    """What is traced inside belongs to iteration (or lane) ``index``."""
+    token = places.set((*places.get(), (index, kind)))
     try:
         yield
     finally:
-        loop_indices.reset(token)
+        places.reset(token)
 
 
 def scan(
@@ -66,7 +69,7 @@ def scan(
         index = _argument(_INDEX, "i")
         carries = [_argument(v.type, v.name) for v in starts]
         slices = [_argument(TensorType(v.dtype, v.shape[1:]), v.name) for v in scanned]
-        with _inside(index):
+        with inside(index):
             made = f(carry_form.build(carries), xs_form.build(slices))
         if not isinstance(made, tuple) or len(made) != 2:
             raise ShapeError(f"scan: the body returns (carry, y), got {made!r}", here())
@@ -111,7 +114,7 @@ def while_loop(
     with block(name or "while_loop"):
         index = _argument(_INDEX, "i")
         carries = [_argument(v.type, v.name) for v in starts]
-        with _inside(index):
+        with inside(index):
             go = _predicate("while_loop", pred(form.build(carries)))
             after = _carried("while_loop", body(form.build(carries)), form, carries)
         if any(node is index.node for node in ancestors([*after, go])):  # something is drawn
@@ -185,12 +188,7 @@ def cond(
 def _values(structure: Any) -> tuple[list[Value], tree.Structure]:
     """Leaves as Values: Python numbers take their own type once (0 is int64, 0.0 float32)."""
     leaves, form = tree.flatten(structure)
-    return [_read(leaf if isinstance(leaf, Value) else constant(leaf)) for leaf in leaves], form
-
-
-def _read(value: Value) -> Value:
-    """The value itself; of a state what it holds now, so that a body's types are plain."""
-    return apply_all("read", value)[0] if value.node.op in ("parameter", "state") else value
+    return [read_once(leaf if isinstance(leaf, Value) else constant(leaf)) for leaf in leaves], form
 
 
 def _argument(type: TensorType, name: str | None) -> Value:
@@ -219,7 +217,7 @@ def _predicate(who: str, value: Any) -> Value:
     given = value if isinstance(value, Value) else constant(value)
     if given.shape != () or given.dtype != bool_:
         raise DTypeError(f"{who}: the predicate is {given.type}, it must be a bool scalar", here())
-    return _read(given)
+    return read_once(given)
 
 
 def _carried(who: str, made: Any, form: tree.Structure, carries: Sequence[Value]) -> list[Value]:
@@ -230,7 +228,7 @@ def _carried(who: str, made: Any, form: tree.Structure, carries: Sequence[Value]
         value = leaf if isinstance(leaf, Value) else constant(leaf, before.dtype)
         if value.type != before.type:
             raise _differs(f"{who}: {path}", before, value, "before an iteration", "after it")
-        after.append(_read(value))
+        after.append(read_once(value))
     return after
 
 

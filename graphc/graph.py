@@ -55,9 +55,11 @@ __all__ = [
     "current_block",
     "differentiating",
     "follow",
+    "inline",
     "make_node",
     "rebuild",
     "source_value",
+    "standing",
 ]
 
 #: ops without inputs whose value comes from outside the graph
@@ -403,7 +405,7 @@ def rebuild(graph: Graph, rewrite: Rewrite) -> Graph:
     kept = {id(v) for v in graph.inputs} | {id(state) for state, _ in graph.updates}
     replaced: dict[Value, Value] = {}
     moved: dict[Node, Node] = {}
-    with _standing() as stand_at:
+    with standing() as stand_at:
         for node in graph.nodes:
             inputs = tuple([replaced.get(v, v) for v in node.inputs])
             stand_at(node, moved)
@@ -458,6 +460,17 @@ def copy_with_types(
     return copied
 
 
+def inline(graph: Graph, arguments: Sequence[Value]) -> tuple[Value, ...]:
+    """The outputs of ``graph`` on other inputs, as new nodes."""
+    replaced = dict(zip(graph.inputs, arguments, strict=True))
+    for node in graph.nodes:
+        inputs = tuple(replaced.get(v, v) for v in node.inputs)
+        if any(a is not b for a, b in zip(inputs, node.inputs, strict=True)):
+            new = copy_with_types(node, inputs, node.attrs, node.types)
+            replaced.update(zip(node.outputs, new.outputs, strict=True))
+    return tuple(replaced.get(v, v) for v in graph.outputs)
+
+
 def follow(moved: Mapping[Node, Node], primal: Node | None) -> Node | None:
     """What stands for a forward node now."""
     return None if primal is None else moved.get(primal, primal)
@@ -477,7 +490,7 @@ def _on_new_inputs(
 
 
 @contextmanager
-def _standing() -> Iterator[Callable[[Node, Mapping[Node, Node]], None]]:
+def standing() -> Iterator[Callable[[Node, Mapping[Node, Node]], None]]:
     """What is yielded says where nodes are made from then on: in the block, line and primal of a
     node; states are not read.
     """

@@ -8,11 +8,13 @@
                builds graph; None: no derivative
     jvp        (node, tangents, transform) -> tangents of the results
                builds graph; None: no derivative
+    batch      (node, inputs, lanes) -> results
+               the op on many lanes at once, axis 0 of the inputs that have it and of every result
     lower      (ctx, node, inputs, index, output) -> Term
                the element of a result at an index, in Kernel IR
 
 A cotangent or tangent that is None is zero. ``transform`` is autodiff itself, which rules of ops
-with bodies (loop, cond) apply to those bodies.
+with bodies (loop, cond) apply to those bodies; ``lanes`` batches bodies likewise.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 import numpy as np
 
 from graphc.errors import GraphcError, VerifyError
-from graphc.graph import COMPOSITES, TYPE_RULES, Node, TypeRule, Value, block
+from graphc.graph import COMPOSITES, TYPE_RULES, Graph, Node, TypeRule, Value, apply, block
 from graphc.kernel.terms import Term
 from graphc.operators import register_function
 from graphc.records import dataclass
@@ -39,6 +41,7 @@ __all__ = [
     "ErrorSample",
     "Index",
     "Inputs",
+    "Lanes",
     "LowerContext",
     "Op",
     "Sample",
@@ -93,6 +96,32 @@ class Transform(Protocol):
         """Tangents of ``outputs``."""
 
 
+BatchBody = Callable[[Graph, Sequence[bool], Sequence[bool]], tuple[Graph, tuple[bool, ...]]]
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """What a batching rule knows: how many lanes there are, and which inputs have them (axis 0).
+
+    ``body(graph, batched inputs, wanted outputs)`` is a body on all lanes, and which of its results
+    have them: those that depend on a lane, and those wanted.
+    """
+
+    size: Extent
+    batched: tuple[bool, ...]
+    body: BatchBody
+
+    def spread(self, value: Value) -> Value:
+        """The same in every lane: [...] -> [size, ...]."""
+        axes = tuple(range(1, value.ndim + 1))
+        return apply("broadcast", value, shape=(self.size, *value.shape), axes=axes)
+
+    def all(self, inputs: Sequence[Value]) -> list[Value]:
+        """The inputs, those that have no lanes spread over them."""
+        pairs = zip(inputs, self.batched, strict=True)
+        return [v if has else self.spread(v) for v, has in pairs]
+
+
 @dataclass(frozen=True)
 class Sample:
     """Inputs that an op must handle: types (with int shapes) and attrs.
@@ -124,6 +153,7 @@ class ErrorSample:
 Reference = Callable[[Sequence[Array], Mapping[str, Any], tuple[TensorType, ...]], Sequence[Array]]
 Vjp = Callable[[Node, Cotangents, Transform], Cotangents]
 Jvp = Callable[[Node, Cotangents, Transform], Cotangents]
+Batch = Callable[[Node, Sequence[Value], Lanes], Sequence[Value]]
 Lower = Callable[[LowerContext, Node, Inputs, Index, int], Term]
 
 
@@ -131,6 +161,8 @@ Lower = Callable[[LowerContext, Node, Inputs, Index, int], Term]
 class Op:
     """An op. ``vjp`` and ``jvp`` None: nothing flows through it (its results are discrete, or it
     cuts).
+
+    ``batch`` is None for ops without inputs: they are the same in every lane.
 
     ``lower`` is None for ops that no kernel computes elementwise: sources, and those whose body is
     a schedule's loop or branch; ``kind`` says which: "map", "source", "region" or "graph"
@@ -147,6 +179,7 @@ class Op:
     samples: tuple[Sample, ...] = ()
     error_samples: tuple[ErrorSample, ...] = ()
     kind: str = "map"
+    batch: Batch | None = None
 
 
 def single(rule: Callable[[LowerContext, Node, Inputs, Index], Term]) -> Lower:

@@ -4,7 +4,8 @@ program.
 ::
 
     draw key  = words 0, 1 of Philox(Rng key, (call lo, call hi, site, 0))
-    in a loop = words 0, 1 of Philox(that, (index lo, index hi, 1, 0)), outermost loop first
+    in a loop = words 0, 1 of Philox(that, (index lo, index hi, 1, 0)), in a vmap's lane
+                (index lo, index hi, 2, 0); outermost first
     site      = first 32 bits of BLAKE2s(the draw's block path as the closed graph renders it)
 
 Fusion, recomputation, threads and unrelated edits change no number. A generator is a state of two
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.control import loop_indices
+from graphc.control import places
 from graphc.dsl import StateValue, attach_updates, state_value_of
 from graphc.errors import DTypeError, ShapeError
 from graphc.graph import Value, apply, block
@@ -81,8 +82,8 @@ class Rng:
         key, calls = self._now
         drawn = derive_key(key, calls, apply("site"))
         drawn = attach_updates(drawn, {self._calls: self._next})
-        for index in loop_indices.get():
-            drawn = derive_key(drawn, index, 1)
+        for index, kind in places.get():
+            drawn = derive_key(drawn, index, kind)
         return drawn
 
 

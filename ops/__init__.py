@@ -12,6 +12,7 @@ from graphc.ops import (
     branch,
     contract,
     creation,
+    custom,
     cut,
     dynamic,
     elementwise,
@@ -39,7 +40,7 @@ from graphc.ops.selection import *
 
 #: modules that register primitive ops
 PRIMITIVES = (
-    *(branch, contract, cut, dynamic, elementwise),
+    *(branch, contract, custom, cut, dynamic, elementwise),
     *(index, loop, random, reduce, shape, source),
 )
 

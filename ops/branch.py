@@ -14,11 +14,13 @@ from graphc.graph import (
     Value,
     apply,
     apply_all,
+    inline,
 )
 from graphc.op import (
     Array,
     Cotangents,
     ErrorSample,
+    Lanes,
     Op,
     Sample,
     Transform,
@@ -27,7 +29,16 @@ from graphc.op import (
     tensor,
 )
 from graphc.ops.lifting import who
-from graphc.ops.loop import argument, check_body, close_body, floats, given_or_zero, inline
+from graphc.ops.loop import (
+    argument,
+    check_body,
+    close_body,
+    floats,
+    given_or_zero,
+    is_fallible,
+    lane_by_lane,
+    settled_lanes,
+)
 from graphc.types import DType, TensorType, bool_, float32, float64
 
 Types = tuple[TensorType, ...]
@@ -110,6 +121,50 @@ def _while_graphs() -> dict[str, Any]:
     }
 
 
+def _while_batch(node: Node, inputs: Sequence[Value], lanes: Lanes) -> Sequence[Value]:
+    """Where the lanes agree when to stop, one loop for all. Else it goes on as long as any lane
+    does, and a lane that is done keeps its carry; bodies that may fail run lane by lane.
+    """
+    pred, body, count = node.attrs["pred"], node.attrs["body"], node.attrs["carries"]
+    captured = lanes.batched[count:]
+
+    def made(part: Graph, has: Sequence[bool], wanted: Sequence[bool]) -> Any:
+        return lanes.body(part, (*has, *captured), wanted)
+
+    has = settled_lanes(lanes.batched[:count], lambda flags: made(body, flags, flags)[1])
+    go, (differs,) = made(pred, has, (False,))
+    step, _ = made(body, has, has)
+    if differs:
+        if is_fallible(body) or is_fallible(pred):
+            return lane_by_lane(node, inputs, lanes)
+        has = (True,) * count
+        go, _ = made(pred, has, (True,))
+        step = _where_going(go, made(body, has, has)[0], count)
+        going = apply("reduce", go.outputs[0], monoid="any", axes=(0,))
+        go = Graph(go.inputs, (going,))
+    starts = [
+        v if old or not wanted else lanes.spread(v)
+        for v, old, wanted in zip(inputs[:count], lanes.batched, has, strict=False)
+    ]
+    out = apply_all("while", *starts, *inputs[count:], pred=go, body=step, carries=count)
+    return [v if flag else lanes.spread(v) for v, flag in zip(out, has, strict=True)]
+
+
+
+def _where_going(pred: Graph, body: Graph, count: int) -> Graph:
+    """``body`` in the lanes where ``pred`` holds; the carry itself in the others."""
+    (going,) = inline(pred, body.inputs)
+    results = tuple(
+        _chosen(going, new, old) for new, old in zip(body.outputs, body.inputs[:count], strict=True)
+    )
+    return Graph(body.inputs, results)
+
+
+def _chosen(choice: Value, yes: Value, no: Value) -> Value:
+    """``yes`` in the lanes where ``choice`` [lanes] holds, else ``no``."""
+    return apply("where", apply("broadcast", choice, shape=yes.shape, axes=(0,)), yes, no)
+
+
 register(
     Op(
         "while",
@@ -132,6 +187,7 @@ register(
                 (tensor(()), tensor((1,))), _while_graphs(), ShapeError, "the predicate takes"
             ),
         ),
+        batch=_while_batch,
     )
 )
 
@@ -204,6 +260,22 @@ def _cond_graphs(dtype: DType = float32) -> dict[str, Any]:
     }
 
 
+def _cond_batch(node: Node, inputs: Sequence[Value], lanes: Lanes) -> Sequence[Value]:
+    """Where all lanes take one branch, a branch of them all. Else both are computed and each lane
+    chooses; branches that may fail run lane by lane.
+    """
+    then, otherwise = node.attrs["then"], node.attrs["otherwise"]
+    wanted = (True,) * len(node.outputs)
+    if lanes.batched[0] and (is_fallible(then) or is_fallible(otherwise)):
+        return lane_by_lane(node, inputs, lanes)
+    first, second = (lanes.body(g, lanes.batched[1:], wanted)[0] for g in (then, otherwise))
+    if not lanes.batched[0]:
+        return apply_all("cond", *inputs, then=first, otherwise=second)
+    pairs = zip(inline(first, inputs[1:]), inline(second, inputs[1:]), strict=True)
+    return [_chosen(inputs[0], a, b) for a, b in pairs]
+
+
+
 register(
     Op(
         "cond",
@@ -226,5 +298,6 @@ register(
         error_samples=(
             ErrorSample((tensor(()), tensor((3,))), _cond_graphs(), DTypeError, "must be bool"),
         ),
+        batch=_cond_batch,
     )
 )

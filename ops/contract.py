@@ -12,6 +12,7 @@ for the axes, which gives a contraction again::
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ from graphc.op import (
     ErrorSample,
     Index,
     Inputs,
+    Lanes,
     LowerContext,
     Op,
     Sample,
@@ -353,6 +355,22 @@ def _contract_errors() -> tuple[ErrorSample, ...]:
     )
 
 
+def _contract_batch(node: Node, inputs: Sequence[Value], lanes: Lanes) -> Sequence[Value]:
+    """One more axis of the result, which the operands that have lanes are read along."""
+    spec: ContractSpec = node.attrs["spec"]
+    name = "lane"
+    while name in spec.extents:  # lanes of lanes
+        name += "s"
+    lane = (axis(name),)
+    new = replace(
+        spec,
+        axes=((name, lanes.size), *spec.axes),
+        a_index=(*lane, *spec.a_index) if lanes.batched[0] else spec.a_index,
+        b_index=(*lane, *spec.b_index) if lanes.batched[1] else spec.b_index,
+    )
+    return (apply("contract", *inputs, spec=new),)
+
+
 register(
     Op(
         "contract",
@@ -365,5 +383,6 @@ register(
         single(_contract_lower),
         _contract_samples(),
         _contract_errors(),
+        batch=_contract_batch,
     )
 )

@@ -18,6 +18,7 @@ from graphc.op import (
     ErrorSample,
     Index,
     Inputs,
+    Lanes,
     LowerContext,
     Op,
     Sample,
@@ -118,6 +119,13 @@ def _slice_lower(ctx: LowerContext, node: Node, inputs: Inputs, index: Index) ->
     return inputs[0](tuple(moved))
 
 
+def _slice_batch(node: Node, inputs: Sequence[Value], lanes: Lanes) -> Sequence[Value]:
+    starts, stops, steps = (node.attrs[k] for k in ("starts", "stops", "steps"))
+    attrs = {"starts": (0, *starts), "stops": (lanes.size, *stops), "steps": (1, *steps)}
+    return (apply("slice", inputs[0], **attrs),)
+
+
+
 register(
     Op(
         "slice",
@@ -149,6 +157,7 @@ register(
                 "positive",
             ),
         ),
+        batch=_slice_batch,
     )
 )
 
@@ -205,6 +214,12 @@ def _pad_lower(ctx: LowerContext, node: Node, inputs: Inputs, index: Index) -> T
     return ctx.masked(inputs[0], tuple(moved), pred, build.const(node.attrs["value"], x.dtype))
 
 
+def _pad_batch(node: Node, inputs: Sequence[Value], lanes: Lanes) -> Sequence[Value]:
+    widths = {"low": (0, *node.attrs["low"]), "high": (0, *node.attrs["high"])}
+    return (apply("pad", inputs[0], **{**node.attrs, **widths}),)
+
+
+
 register(
     Op(
         "pad",
@@ -229,6 +244,7 @@ register(
                 (tensor((3,)),), {"low": (-1,), "high": (0,), "value": 0}, ShapeError, "negative"
             ),
         ),
+        batch=_pad_batch,
     )
 )
 
@@ -308,6 +324,12 @@ def _known(pred: Term | None) -> Term:
     return pred
 
 
+def _concat_batch(node: Node, inputs: Sequence[Value], lanes: Lanes) -> Sequence[Value]:
+    axis = normalize_axis("concat", node.attrs["axis"], node.outputs[0].ndim)
+    return (apply("concat", *lanes.all(inputs), axis=axis + 1),)
+
+
+
 register(
     Op(
         "concat",
@@ -327,5 +349,6 @@ register(
             ErrorSample((tensor((2,)), tensor((2,), int64)), {"axis": 0}, DTypeError, "cast"),
             ErrorSample((), {"axis": 0}, ShapeError, "nothing"),
         ),
+        batch=_concat_batch,
     )
 )

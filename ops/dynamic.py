@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import DTypeError, RuntimeCheckError, ShapeError
-from graphc.graph import Node, apply
+from graphc.graph import Node, Value, apply
 from graphc.kernel import build
 from graphc.kernel.terms import Term
 from graphc.op import (
@@ -17,6 +17,7 @@ from graphc.op import (
     ErrorSample,
     Index,
     Inputs,
+    Lanes,
     LowerContext,
     Op,
     Sample,
@@ -117,6 +118,34 @@ def _shift(start: Term, index: Term) -> Term:
 
 _DYNAMIC = {"shape": (2, 3)}
 _STARTS = {1: np.asarray(1), 2: np.asarray(0)}
+def _dynamic_slice_batch(node: Node, inputs: Sequence[Value], lanes: Lanes) -> Sequence[Value]:
+    """With the same start in all lanes a window of them all; else elements are gathered along one
+    axis after the other.
+    """
+    x, *starts = inputs
+    shape = node.attrs["shape"]
+    if not any(lanes.batched[1:]):
+        start = full((), 0, starts[0].dtype if starts else int64)
+        return (apply("dynamic_slice", x, start, *starts, shape=(lanes.size, *shape)),)
+    x, *starts = lanes.all(inputs)
+    for axis, (start, extent) in enumerate(zip(starts, shape, strict=True)):
+        place = _window_places(_wide(start), extent, lanes.size)
+        x = apply("gather", x, place, axis=axis + 1, batch_dims=1)
+    return (x,)
+
+
+def _wide(start: Value) -> Value:
+    return start if start.dtype == int64 else apply("cast", start, dtype=int64)
+
+
+def _window_places(start: Value, extent: Extent, lanes: Extent) -> Value:
+    """[lanes, extent]: start, start + 1, ... in each lane."""
+    shape = (lanes, extent)
+    first = apply("broadcast", start, shape=shape, axes=(0,))
+    return apply("+", first, apply("iota", shape=shape, axis=1, dtype=int64))
+
+
+
 register(
     Op(
         "dynamic_slice",
@@ -140,6 +169,7 @@ register(
                 (tensor((4,)), tensor((), int64)), {"shape": (5,)}, ShapeError, "does not fit"
             ),
         ),
+        batch=_dynamic_slice_batch,
     )
 )
 
@@ -201,6 +231,42 @@ def _dynamic_update_lower(ctx: LowerContext, node: Node, inputs: Inputs, index: 
     return build.apply("where", inside, new, inputs[0](index))
 
 
+def _dynamic_update_batch(node: Node, inputs: Sequence[Value], lanes: Lanes) -> Sequence[Value]:
+    """With the same start in all lanes one window of them all. Else each element of x looks for the
+    element of the window that replaces it, along one axis after the other.
+    """
+    x, value, *starts = inputs
+    if not any(lanes.batched[2:]):
+        start = full((), 0, starts[0].dtype if starts else int64)
+        pairs = zip((x, value), lanes.batched, strict=False)
+        both = [v if has else lanes.spread(v) for v, has in pairs]
+        return (apply("dynamic_update", *both, start, *starts),)
+    x, value, *starts = lanes.all(inputs)
+    if 0 in value.shape:
+        return (x,)
+    inside: Value | None = None
+    for axis, (start, size) in enumerate(zip(starts, node.inputs[1].shape, strict=True), 1):
+        shape = (lanes.size, x.shape[axis])
+        start = _checked_start(_wide(start), x.shape[axis] - size + 1)
+        first = apply("broadcast", start, shape=shape, axes=(0,))
+        place = apply("-", apply("iota", shape=shape, axis=1, dtype=int64), first)
+        ends = [apply("size", extent=n) for n in (0, size - 1)]
+        low, high = (apply("broadcast", n, shape=shape, axes=()) for n in ends)
+        held = apply("max", apply("min", place, high), low)
+        here = apply("broadcast", apply("==", held, place), shape=x.shape, axes=(0, axis))
+        inside = here if inside is None else apply("and", inside, here)
+        value = apply("gather", value, held, axis=axis, batch_dims=1)
+    assert inside is not None  # a start has lanes, so there is an axis
+    return (apply("where", inside, value, x),)
+
+
+def _checked_start(start: Value, room: Extent) -> Value:
+    """``start``, looked up in 0..room-1, which checks it."""
+    places = apply("iota", shape=(room,), axis=0, dtype=int64)
+    return apply("gather", places, start, axis=0, batch_dims=0)
+
+
+
 register(
     Op(
         "dynamic_update",
@@ -225,5 +291,6 @@ register(
                 (tensor((4,)), tensor((2,), int64), tensor((), int64)), {}, DTypeError, "cast"
             ),
         ),
+        batch=_dynamic_update_batch,
     )
 )

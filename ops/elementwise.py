@@ -22,6 +22,7 @@ from graphc.op import (
     ErrorSample,
     Index,
     Inputs,
+    Lanes,
     LowerContext,
     Op,
     Sample,
@@ -107,6 +108,10 @@ def _jvp(partials: tuple[Partial | None, ...]) -> Callable[..., Cotangents]:
     return rule
 
 
+def _batch(node: Node, inputs: Sequence[Value], lanes: Lanes) -> Sequence[Value]:
+    return (apply(node.op, *lanes.all(inputs), **node.attrs),)
+
+
 _SHAPES = ((3, 4), (), (0, 3), (1,), (17,))
 
 
@@ -162,6 +167,7 @@ def _elementwise(
             single(_lower(name)),
             _samples(arity, dtypes, low, high, smooth),
             _refusals(name, arity, dtypes),
+            batch=_batch,
         )
     )
 
@@ -400,6 +406,7 @@ register(
                 (tensor((2,), bool_), tensor((2,)), tensor((3,))), {}, ShapeError, "shapes differ"
             ),
         ),
+        batch=_batch,
     )
 )
 
@@ -444,5 +451,6 @@ register(
             for b in DTYPES.values()
         ),
         (ErrorSample((tensor((2,)),), {"dtype": "f32"}, DTypeError, "must be an element type"),),
+        batch=_batch,
     )
 )

@@ -21,6 +21,7 @@ from graphc.op import (
     ErrorSample,
     Index,
     Inputs,
+    Lanes,
     LowerContext,
     Op,
     Sample,
@@ -160,6 +161,19 @@ def _gather_samples() -> tuple[Sample, ...]:
     return tuple(made)
 
 
+def _gather_batch(node: Node, inputs: Sequence[Value], lanes: Lanes) -> Sequence[Value]:
+    axis, batch = node.attrs["axis"], node.attrs["batch_dims"]
+    if batch or all(lanes.batched):
+        at = {"axis": axis + 1, "batch_dims": batch + 1}
+        return (apply("gather", *lanes.all(inputs), **at),)
+    if lanes.batched[0]:
+        return (apply("gather", *inputs, axis=axis + 1, batch_dims=0),)
+    found = apply("gather", *inputs, **node.attrs)  # the lanes stand where the axis was
+    order = (axis, *(i for i in range(found.ndim) if i != axis))
+    return (apply("permute", found, order=order),)
+
+
+
 register(
     Op(
         "gather",
@@ -176,6 +190,7 @@ register(
             ErrorSample((tensor((5,)), tensor((2,), int64)), _BATCHED, ShapeError, "do not fit"),
             ErrorSample((tensor((3, 5)), tensor((2, 2), int64)), _BATCHED, ShapeError, "differ"),
         ),
+        batch=_gather_batch,
     )
 )
 
@@ -338,6 +353,12 @@ def _scatter_samples() -> tuple[Sample, ...]:
 
 
 _ADD = {**_AT, "mode": "add"}
+def _scatter_batch(node: Node, inputs: Sequence[Value], lanes: Lanes) -> Sequence[Value]:
+    at = {"axis": node.attrs["axis"] + 1, "batch_dims": node.attrs["batch_dims"] + 1}
+    return (apply("scatter", *lanes.all(inputs), **{**node.attrs, **at}),)
+
+
+
 register(
     Op(
         "scatter",
@@ -360,5 +381,6 @@ register(
                 "no mode",
             ),
         ),
+        batch=_scatter_batch,
     )
 )

@@ -18,13 +18,14 @@ that nothing reads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from graphc.errors import ShapeError
 from graphc.graph import (
+    STATES,
     Graph,
     Node,
     Value,
@@ -32,12 +33,14 @@ from graphc.graph import (
     apply,
     apply_all,
     copy_with_types,
+    inline,
     source_value,
 )
 from graphc.op import (
     Array,
     Cotangents,
     ErrorSample,
+    Lanes,
     Op,
     Sample,
     Transform,
@@ -55,7 +58,10 @@ __all__ = [
     "close_body",
     "floats",
     "given_or_zero",
-    "inline",
+    "is_fallible",
+    "lane_by_lane",
+    "read_once",
+    "settled_lanes",
     "with_history",
 ]
 
@@ -70,6 +76,11 @@ _SCALAR_INDEX = TensorType(int64, ())
 def argument(type: TensorType, name: str | None = None) -> Value:
     """A new input of a body."""
     return source_value("argument", type, name)
+
+
+def read_once(value: Value) -> Value:
+    """The value itself; of a state what it holds now, so that a body's types are plain."""
+    return apply("read", value) if value.node.op in STATES else value
 
 
 def close_body(
@@ -121,17 +132,6 @@ def _is_local(node: Node) -> bool:
     if node.op == "constant":
         return not node.types[0].shape
     return node.op in ("full", "iota", "size", "broadcast", "reshape", "cast")
-
-
-def inline(graph: Graph, arguments: Sequence[Value]) -> tuple[Value, ...]:
-    """The outputs of ``graph`` on other inputs, as new nodes."""
-    replaced = dict(zip(graph.inputs, arguments, strict=True))
-    for node in graph.nodes:
-        inputs = tuple(replaced.get(v, v) for v in node.inputs)
-        if any(a is not b for a, b in zip(inputs, node.inputs, strict=True)):
-            new = copy_with_types(node, inputs, node.attrs, node.types)
-            replaced.update(zip(node.outputs, new.outputs, strict=True))
-    return tuple(replaced.get(v, v) for v in graph.outputs)
 
 
 def check_body(name: str, part: str, graph: object, types: Types) -> Graph:
@@ -379,6 +379,85 @@ def _loop_samples() -> tuple[Sample, ...]:
     return tuple(made)
 
 
+# ---- lanes
+
+
+def lane_by_lane(node: Node, inputs: Sequence[Value], lanes: Lanes) -> Sequence[Value]:
+    """A loop over the lanes that applies ``node`` to one after the other: for what cannot run on
+    all at once.
+    """
+    scanned = [v for v, has in zip(inputs, lanes.batched, strict=True) if has]
+    shared = [v for v, has in zip(inputs, lanes.batched, strict=True) if not has]
+    index = argument(_SCALAR_INDEX)
+    slices = [argument(TensorType(v.dtype, v.shape[1:])) for v in scanned]
+    held = [argument(v.type) for v in shared]
+    left, right = iter(slices), iter(held)
+    given = [next(left) if has else next(right) for has in lanes.batched]
+    body = Graph((index, *slices, *held), apply_all(node.op, *given, **node.attrs))
+    attrs = _loop_attrs(body, 0, len(scanned), lanes.size)
+    return apply_all("loop", *scanned, *shared, **attrs)
+
+
+def is_fallible(graph: Graph) -> bool:
+    """Whether an element may be out of range: where a lane has no use for a body, its check must
+    not fail the others.
+    """
+    return any(
+        node.op in _FALLIBLE
+        or any(is_fallible(v) for v in node.attrs.values() if isinstance(v, Graph))
+        for node in graph.nodes
+    )
+
+
+_FALLIBLE = frozenset({"gather", "scatter", "dynamic_slice", "dynamic_update", "kernel"})
+
+
+def settled_lanes(
+    carries: Sequence[bool], results: Callable[[Sequence[bool]], Sequence[bool]]
+) -> tuple[bool, ...]:
+    """Which carries have lanes: those that start with them, and those that an iteration gives
+    them.
+    """
+    has = tuple(carries)
+    while True:
+        found = tuple(a or b for a, b in zip(has, results(has), strict=False))
+        if found == has:
+            return has
+        has = found
+
+
+def _loop_batch(node: Node, inputs: Sequence[Value], lanes: Lanes) -> Sequence[Value]:
+    """The iterations are those of one lane: each does what it does for all lanes."""
+    parts = _parts(node.attrs, len(inputs))
+    has_carry, has_x, has_capture = (lanes.batched[p] for p in parts)
+    carried, scanned, captured = (inputs[p] for p in parts)
+    count, body = len(carried), node.attrs["body"]
+    stacked = len(body.outputs) - count
+
+    def made(has: Sequence[bool]) -> tuple[Graph, tuple[bool, ...]]:
+        flags = (False, *has, *has_x, *has_capture)
+        return lanes.body(body, flags, (*has, *(False,) * stacked))
+
+    has = settled_lanes(has_carry, lambda flags: made(flags)[1])
+    new, flags = made(has)
+    starts = [
+        v if old or not wanted else lanes.spread(v)
+        for v, old, wanted in zip(carried, has_carry, has, strict=True)
+    ]
+    xs = [_swapped(v) if x else v for v, x in zip(scanned, has_x, strict=True)]
+    out = apply_all("loop", *starts, *xs, *captured, **{**node.attrs, "body": new})
+    return [
+        lanes.spread(v) if not flag else v if i < count else _swapped(v)
+        for i, (v, flag) in enumerate(zip(out, flags, strict=True))
+    ]
+
+
+def _swapped(value: Value) -> Value:
+    """The first two axes exchanged: lanes and iterations."""
+    return apply("permute", value, order=(1, 0, *range(2, value.ndim)))
+
+
+
 register(
     Op(
         "loop",
@@ -404,5 +483,6 @@ register(
                 "the body takes",
             ),
         ),
+        batch=_loop_batch,
     )
 )

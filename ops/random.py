@@ -21,6 +21,7 @@ from graphc.op import (
     ErrorSample,
     Index,
     Inputs,
+    Lanes,
     LowerContext,
     Op,
     Sample,
@@ -64,6 +65,12 @@ def _bits_lower(ctx: LowerContext, node: Node, inputs: Inputs, index: Index) -> 
     return build.apply("bits", inputs[0](index[:lanes]), number)
 
 
+def _bits_batch(node: Node, inputs: Sequence[Value], lanes: Lanes) -> Sequence[Value]:
+    """Keys lead: a lane is one more axis of keys."""
+    return (apply("random_bits", *inputs, **node.attrs),)
+
+
+
 register(
     Op(
         "random_bits",
@@ -82,6 +89,7 @@ register(
             ErrorSample((tensor(()),), {"shape": (2,)}, DTypeError, "must be int64"),
             ErrorSample((tensor((), int64),), {"shape": [2]}, ShapeError, "tuple"),
         ),
+        batch=_bits_batch,
     )
 )
 

@@ -18,6 +18,7 @@ from graphc.op import (
     ErrorSample,
     Index,
     Inputs,
+    Lanes,
     LowerContext,
     Op,
     Sample,
@@ -160,6 +161,12 @@ def _reduce_samples() -> tuple[Sample, ...]:
     return tuple(made)
 
 
+def _reduce_batch(node: Node, inputs: Sequence[Value], lanes: Lanes) -> Sequence[Value]:
+    axes = tuple(a + 1 for a in node.attrs["axes"])
+    return (apply("reduce", inputs[0], **{**node.attrs, "axes": axes}),)
+
+
+
 register(
     Op(
         "reduce",
@@ -178,6 +185,7 @@ register(
             ErrorSample((tensor((0,)),), {"monoid": "max", "axes": (0,)}, ShapeError, "no element"),
             ErrorSample((tensor((2,)),), {"monoid": "mean", "axes": (0,)}, ShapeError, "no monoid"),
         ),
+        batch=_reduce_batch,
     )
 )
 
@@ -354,6 +362,12 @@ def _cumulate_samples() -> tuple[Sample, ...]:
     return tuple(made)
 
 
+def _cumulate_batch(node: Node, inputs: Sequence[Value], lanes: Lanes) -> Sequence[Value]:
+    attrs = {**node.attrs, "axis": node.attrs["axis"] + 1}
+    return (apply("cumulate", *lanes.all(inputs), **attrs),)
+
+
+
 register(
     Op(
         "cumulate",
@@ -379,5 +393,6 @@ register(
                 "range",
             ),
         ),
+        batch=_cumulate_batch,
     )
 )

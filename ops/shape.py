@@ -19,6 +19,7 @@ from graphc.op import (
     ErrorSample,
     Index,
     Inputs,
+    Lanes,
     LowerContext,
     Op,
     Sample,
@@ -137,6 +138,11 @@ def _times(term: Term, extent: Extent) -> Term:
 
 
 _reshape_vjp, _reshape_jvp = _linear(_reshape_flow)
+def _reshape_batch(node: Node, inputs: Sequence[Value], lanes: Lanes) -> Sequence[Value]:
+    return (apply("reshape", inputs[0], shape=(lanes.size, *node.attrs["shape"])),)
+
+
+
 register(
     Op(
         "reshape",
@@ -159,6 +165,7 @@ register(
             )
         ),
         (ErrorSample((tensor((6,)),), {"shape": (4,)}, ShapeError, "has 6 elements"),),
+        batch=_reshape_batch,
     )
 )
 
@@ -187,6 +194,12 @@ def _permute_lower(ctx: LowerContext, node: Node, inputs: Inputs, index: Index) 
 
 
 _permute_vjp, _permute_jvp = _linear(_permute_flow)
+def _permute_batch(node: Node, inputs: Sequence[Value], lanes: Lanes) -> Sequence[Value]:
+    order = (0, *(i + 1 for i in node.attrs["order"]))
+    return (apply("permute", inputs[0], order=order),)
+
+
+
 register(
     Op(
         "permute",
@@ -202,6 +215,7 @@ register(
             Sample((tensor(()),), {"order": ()}),
         ),
         (ErrorSample((tensor((2, 3)),), {"order": (0, 0)}, ShapeError, "no order"),),
+        batch=_permute_batch,
     )
 )
 
@@ -243,6 +257,13 @@ def _broadcast_lower(ctx: LowerContext, node: Node, inputs: Inputs, index: Index
 
 
 _broadcast_vjp, _broadcast_jvp = _linear(_broadcast_flow)
+def _broadcast_batch(node: Node, inputs: Sequence[Value], lanes: Lanes) -> Sequence[Value]:
+    shape = (lanes.size, *node.attrs["shape"])
+    axes = (0, *(a + 1 for a in node.attrs["axes"]))
+    return (apply("broadcast", inputs[0], shape=shape, axes=axes),)
+
+
+
 register(
     Op(
         "broadcast",
@@ -262,6 +283,7 @@ register(
             ErrorSample((tensor((3,)),), {"shape": (2, 4), "axes": (1,)}, ShapeError, "differs"),
             ErrorSample((tensor((3,)),), {"shape": (2, 3), "axes": ()}, ShapeError, "do not place"),
         ),
+        batch=_broadcast_batch,
     )
 )
 
@@ -285,6 +307,12 @@ def _flip_lower(ctx: LowerContext, node: Node, inputs: Inputs, index: Index) -> 
 
 
 _flip_vjp, _flip_jvp = _linear(lambda node, g, transposed: apply("flip", g, **node.attrs))
+def _flip_batch(node: Node, inputs: Sequence[Value], lanes: Lanes) -> Sequence[Value]:
+    axes = normalize_axes("flip", node.attrs["axes"], inputs[0].ndim - 1)
+    return (apply("flip", inputs[0], axes=tuple(a + 1 for a in axes)),)
+
+
+
 register(
     Op(
         "flip",
@@ -300,5 +328,6 @@ register(
             Sample((tensor((0, 2)),), {"axes": (0,)}),
         ),
         (ErrorSample((tensor((3,)),), {"axes": (1,)}, ShapeError, "out of range"),),
+        batch=_flip_batch,
     )
 )

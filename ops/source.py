@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import DTypeError, ShapeError
-from graphc.graph import Node, apply
+from graphc.errors import DTypeError, ShapeError, StateError
+from graphc.graph import Node, Value, apply
 from graphc.kernel import build
 from graphc.kernel.terms import Term
 from graphc.op import (
@@ -22,6 +22,7 @@ from graphc.op import (
     ErrorSample,
     Index,
     Inputs,
+    Lanes,
     LowerContext,
     Op,
     Sample,
@@ -195,6 +196,10 @@ def _first_tangent(node: Node, tangents: Cotangents, transform: Transform) -> Co
     return (tangents[0],)
 
 
+def _batch_same(node: Node, inputs: Sequence[Value], lanes: Lanes) -> Sequence[Value]:
+    return (apply(node.op, *lanes.all(inputs), **node.attrs),)
+
+
 _ANY_SAMPLES = (Sample((tensor((2, 3)),)), Sample((tensor((), int64),)))
 register(
     Op(
@@ -204,6 +209,7 @@ register(
         _identity,
         lower=single(_identity_lower),
         samples=_ANY_SAMPLES,
+        batch=_batch_same,
     )
 )
 register(
@@ -216,8 +222,14 @@ register(
         _first_tangent,
         single(_identity_lower),
         (Sample((tensor((2, 3)),), {"tag": "aux"}),),
+        batch=_batch_same,
     )
 )
+def _read_batch(node: Node, inputs: Sequence[Value], lanes: Lanes) -> Sequence[Value]:
+    return inputs  # what is computed in lanes is no state
+
+
+
 register(
     Op(
         "read",
@@ -228,6 +240,7 @@ register(
         _first_tangent,
         kind="graph",
         samples=_ANY_SAMPLES[:1],
+        batch=_read_batch,
     )
 )
 
@@ -243,6 +256,17 @@ def _attach_type(types: Types, attrs: Attrs) -> Types:
     return types[:1]
 
 
+def _attach_batch(node: Node, inputs: Sequence[Value], lanes: Lanes) -> Sequence[Value]:
+    states = ", ".join(repr(v) for v in node.inputs[1 : 1 + len(inputs) // 2])
+    raise StateError(
+        f"vmap: {states} would be updated in every lane, and has room for one value: return what "
+        "is computed and update outside of vmap, or pin the mode that writes nothing: "
+        'module.with_mode("eval")',
+        node.source,
+    )
+
+
+
 register(
     Op(
         "attach",
@@ -256,6 +280,7 @@ register(
         error_samples=(
             ErrorSample((tensor((2,)), tensor(()), tensor((1,))), {}, ShapeError, "become"),
         ),
+        batch=_attach_batch,
     )
 )
 
@@ -295,5 +320,6 @@ register(
         kind="graph",
         samples=(Sample((tensor((2,)), tensor((2,)))),),
         error_samples=(ErrorSample((tensor((2,)), tensor((3,))), {}, ShapeError, "agree"),),
+        batch=_batch_same,
     )
 )

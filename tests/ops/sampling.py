@@ -36,9 +36,11 @@ def cases(chosen: Callable[[Op, Sample], bool]) -> list[Any]:
     ]
 
 
-def arrays_of(sample: Sample, types: tuple[TensorType, ...]) -> list[Array]:
-    """The sample's inputs: given ones, else random within its bounds."""
-    generator = np.random.default_rng(SEED)
+def arrays_of(
+    sample: Sample, types: tuple[TensorType, ...], version: int = 0
+) -> list[Array]:
+    """The sample's inputs: given ones, else random within its bounds, others for each version."""
+    generator = np.random.default_rng(SEED + version)
     found = []
     for slot, type in enumerate(types):
         if slot in sample.arrays:

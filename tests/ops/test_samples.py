@@ -59,7 +59,7 @@ def test_record_is_complete(op: Op) -> None:
 
 def test_every_module_registers() -> None:
     assert {module.__name__.split(".")[-1] for module in graphc.ops.PRIMITIVES} == {
-        *("branch", "contract", "cut", "dynamic", "elementwise"),
+        *("branch", "contract", "custom", "cut", "dynamic", "elementwise"),
         *("index", "loop", "random", "reduce", "shape", "source"),
     }
 
