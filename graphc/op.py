@@ -12,6 +12,8 @@
                the op on many lanes at once, axis 0 of the inputs that have it and of every result
     lower      (ctx, node, inputs, index, output) -> Term
                the element of a result at an index, in Kernel IR
+    routine    (node) -> a Routine and its sizes         for what no kernel computes: sorting
+    expand     (node, inputs) -> values of other ops that mean the same and run better, or None
 
 A cotangent or tangent that is None is zero. ``transform`` is autodiff itself, which rules of ops
 with bodies (loop, cond) apply to those bodies; ``lanes`` batches bodies likewise.
@@ -31,6 +33,7 @@ from graphc.graph import COMPOSITES, TYPE_RULES, Graph, Node, TypeRule, Value, a
 from graphc.kernel.terms import Term
 from graphc.operators import register_function
 from graphc.records import dataclass
+from graphc.routines import Routine
 from graphc.types import DType, Extent, Shape, TensorType, float32
 
 __all__ = [
@@ -155,18 +158,20 @@ Vjp = Callable[[Node, Cotangents, Transform], Cotangents]
 Jvp = Callable[[Node, Cotangents, Transform], Cotangents]
 Batch = Callable[[Node, Sequence[Value], Lanes], Sequence[Value]]
 Lower = Callable[[LowerContext, Node, Inputs, Index, int], Term]
+RoutineOf = Callable[[Node], tuple[Routine, tuple[Extent, ...]]]
+Expand = Callable[[Node, tuple[Value, ...]], "Sequence[Value] | None"]
 
 
 @dataclass(frozen=True)
 class Op:
-    """An op. ``vjp`` and ``jvp`` None: nothing flows through it (its results are discrete, or it
-    cuts).
+    """An op. ``vjp`` and ``jvp`` None: nothing flows through it; where floats go in and come out,
+    ``cuts`` says why.
 
     ``batch`` is None for ops without inputs: they are the same in every lane.
 
-    ``lower`` is None for ops that no kernel computes elementwise: sources, and those whose body is
-    a schedule's loop or branch; ``kind`` says which: "map", "source", "region" or "graph"
-    (resolved before lowering).
+    ``lower`` is None for ops that no kernel computes elementwise: sources, those whose body is a
+    schedule's loop or branch, and routines; ``kind`` says which: "map", "source", "region",
+    "routine" or "graph" (resolved before lowering).
     """
 
     name: str
@@ -180,6 +185,9 @@ class Op:
     error_samples: tuple[ErrorSample, ...] = ()
     kind: str = "map"
     batch: Batch | None = None
+    routine: RoutineOf | None = None
+    expand: Expand | None = None
+    cuts: str = ""
 
 
 def single(rule: Callable[[LowerContext, Node, Inputs, Index], Term]) -> Lower:

@@ -172,10 +172,7 @@ def categorical(logits: Any, axis: int = -1, *, rng: Rng | None = None) -> Value
 
 
 def permutation(x: Any, *, rng: Rng | None = None) -> Value:
-    """0, ..., x - 1 in random order for an int x, else x shuffled along axis 0.
-
-    Sorts as ``gc.ops.argsort`` does: meant for up to some thousands.
-    """
+    """0, ..., x - 1 in random order for an int x, else x shuffled along axis 0."""
     with block("permutation"):
         count = x if isinstance(x, (int, Size)) else lift_one("permutation", x).shape[0]
         order = argsort(random_bits(_key(rng), (count,)).astype(int64))

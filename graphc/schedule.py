@@ -2,15 +2,16 @@
 
 Grammar of its text (``graphc.schedule_text`` prints and parses it; ``#`` starts a comment)::
 
-    schedule  := "schedule" NAME  {size} {buffer} {check} {kernel} "run" body
+    schedule  := "schedule" NAME  {size} {buffer} {check} {routine} {kernel} "run" body
     size      := "size" NAME MIN ".." [MAX] ["by" MULTIPLE]            run-time extents
     buffer    := kind NAME type ["at" OFFSET] ["align" BYTES]
     kind      := "argument" | "output" | "state" | "constant" | "arena" | "cell"
     type      := DTYPE "[" extents "]"                                  f32[B,128]
     check     := "check" ID STRING ["source" source]                    ids count from 0
+    routine   := a line of graphc.routines, once for each distinct routine
     kernel    := the text of graphc.kernel.text, once for each distinct kernel
     body      := "{" {statement} "}"
-    statement := "launch" KERNEL "(" names "->" names ")"
+    statement := "launch" KERNEL "(" names "->" names ")"           or the name of a routine
                      ["sizes" "(" extents ")"] ["scalars" "(" names ")"]
                      ["checks" ID] ["flops" extent] ["block" STRING] ["source" source]
                | "copy" NAME "->" NAME
@@ -44,6 +45,7 @@ from typing import Any, Union
 
 from graphc.kernel.terms import Kernel
 from graphc.records import dataclass
+from graphc.routines import Routine
 from graphc.types import Dim, Extent, SourceLoc, TensorType
 
 __all__ = [
@@ -106,12 +108,12 @@ class CheckInfo:
 
 @dataclass(frozen=True)
 class Launch:
-    """One run of a kernel over its whole grid.
+    """One run of a kernel over its whole grid, or of a routine over all rows.
 
-    ``inputs`` and ``outputs`` are buffer names in the order of the kernel's tensors, ``sizes``
-    extents in the order of ``kernel.sizes``, ``scalars`` names of 0-d buffers in the order of
-    ``kernel.scalars``. The kernel's n-th check has id ``check_base + n``. ``flops`` is an estimate.
-    How many blocks the grid has is not said here: that is the Tiling's matter.
+    ``kernel`` names either. ``inputs`` and ``outputs`` are buffer names in the order of its
+    tensors, ``sizes`` extents in the order of ``kernel.sizes``, ``scalars`` names of 0-d buffers in
+    the order of ``kernel.scalars``. The kernel's n-th check has id ``check_base + n``. ``flops`` is
+    an estimate. How many blocks the grid has is not said here: that is the Tiling's matter.
     """
 
     kernel: str
@@ -194,6 +196,7 @@ class Schedule:
     body: Body = ()
     checks: tuple[CheckInfo, ...] = ()
     sizes: tuple[Dim, ...] = field(default=())
+    routines: tuple[Routine, ...] = ()
 
     @cached_property
     def buffer(self) -> Mapping[str, Buffer]:
@@ -204,6 +207,16 @@ class Schedule:
     def kernel(self) -> Mapping[str, Kernel]:
         """Kernels by name."""
         return {k.name: k for k in self.kernels}
+
+    @cached_property
+    def routine(self) -> Mapping[str, Routine]:
+        """Routines by name."""
+        return {r.name: r for r in self.routines}
+
+    def launched(self, name: str) -> Kernel | Routine:
+        """The kernel or routine that a launch names."""
+        found = self.kernel.get(name)
+        return self.routine[name] if found is None else found
 
     def of_kind(self, kind: str) -> tuple[Buffer, ...]:
         """The buffers of one kind, in order."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from graphc.errors import BindError, RuntimeCheckError
 from graphc.kernel.interpret import interpret
 from graphc.kernel.terms import Kernel
+from graphc.routines import Routine, run_routine
 from graphc.schedule import (
     Barrier,
     Body,
@@ -105,7 +106,10 @@ class _Run:
             self.memory[statement.counter][...] = count
 
     def launch(self, launch: Launch) -> None:
-        kernel = self.schedule.kernel[launch.kernel]
+        kernel = self.schedule.launched(launch.kernel)
+        if isinstance(kernel, Routine):
+            self.routine(kernel, launch)
+            return
         inputs = {
             tensor.name: self.memory[name]
             for tensor, name in zip(kernel.inputs, launch.inputs, strict=True)
@@ -125,6 +129,15 @@ class _Run:
         for tensor, name in zip(kernel.outputs, launch.outputs, strict=True):
             values, stored = results[tensor.name]
             np.copyto(self.memory[name], values, where=stored)
+
+    def routine(self, routine: Routine, launch: Launch) -> None:
+        sizes = {
+            size.name: evaluate_extent(e, {})
+            for size, e in zip(routine.sizes, launch.sizes, strict=True)
+        }
+        results = run_routine(routine, [self.memory[name] for name in launch.inputs], sizes)
+        for name, array in zip(launch.outputs, results, strict=True):
+            self.memory[name][...] = array.reshape(self.memory[name].shape)
 
     def located(
         self, kernel: Kernel, launch: Launch, error: RuntimeCheckError

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
 from graphc.errors import ParseError
-from graphc.kernel.terms import Kernel
+from graphc.kernel.terms import Kernel, KernelTensor, SizeSymbol
 from graphc.kernel.text import parse_kernel, print_kernel
+from graphc.routines import Routine
 from graphc.schedule import (
     BUFFER_KINDS,
     Barrier,
@@ -56,6 +57,7 @@ def print_schedule(schedule: Schedule) -> str:
     lines += [f"  {_size(dim)}" for dim in schedule.sizes]
     lines += [f"  {_buffer(b)}" for b in schedule.buffers]
     lines += [f"  {_check(i, c)}" for i, c in enumerate(schedule.checks)]
+    lines += [f"  {routine}" for routine in schedule.routines]
     for kernel in schedule.kernels:
         lines += ["", print_kernel(kernel).rstrip(), ""]
     lines += ["run {", *_body(schedule.body, "  "), "}"]
@@ -194,7 +196,7 @@ _TOKEN = re.compile(
       | (?P<integer>\d+)
       | (?P<name>[A-Za-z_]\w*(?:\.\w+)*)
       | (?P<string>"(?:[^"\\\n]|\\.)*")
-      | (?P<sign>->|\.\.|//|[-+*%()\[\]{},:<])
+      | (?P<sign>->|\.\.|//|[-+*%()\[\]{},:<=])
     """,
     re.VERBOSE,
 )
@@ -299,12 +301,15 @@ class _Parser:
         checks: list[CheckInfo] = []
         while self.accept("check"):
             checks.append(self.check(len(checks)))
+        routines: list[Routine] = []
+        while self.accept("routine"):
+            routines.append(self.routine())
         self.expect("run")
         body = self.body()
         if self.token.kind != "end":
             raise self.error("the end")
         sizes = tuple(self.dims.values())
-        return Schedule(name, tuple(buffers), kernels, body, tuple(checks), sizes)
+        return Schedule(name, tuple(buffers), kernels, body, tuple(checks), sizes, tuple(routines))
 
     def size(self) -> None:
         name, low = self.name(), self.integer()
@@ -332,6 +337,31 @@ class _Parser:
             raise self.error(f"check number {number}")
         self.advance()
         return CheckInfo(self.string(), self.source())
+
+    def routine(self) -> Routine:
+        name = self.name()
+        self.expect("[")
+        own = {n: Dim(n, min=0, specialize=False) for n in self.names("]")}
+        self.expect("=")
+        rule = self.name()
+        self.expect("(")
+        outer, self.dims = self.dims, own
+        inputs = self.listed(self.tensor, "->")
+        outputs = [self.tensor()]
+        options: list[tuple[str, int]] = []
+        while not self.accept(")"):
+            self.expect(",")
+            word = self.name()
+            if self.token.kind == "integer":
+                options.append((word, self.integer()))
+            else:
+                outputs.append(KernelTensor(word, self.type()))
+        self.dims = outer
+        sizes = tuple(SizeSymbol(d.name, d.min, d.max, d.multiple_of) for d in own.values())
+        return Routine(name, rule, inputs, tuple(outputs), sizes, tuple(options))
+
+    def tensor(self) -> KernelTensor:
+        return KernelTensor(self.name(), self.type())
 
     def source(self) -> SourceLoc | None:
         if not self.accept("source"):

@@ -19,6 +19,7 @@ from dataclasses import field
 from graphc.errors import VerifyError
 from graphc.kernel.terms import Kernel
 from graphc.records import dataclass
+from graphc.routines import Routine, verify_routine
 from graphc.schedule import (
     Barrier,
     Body,
@@ -79,14 +80,17 @@ def _fail(schedule: Schedule, message: str, statement: Statement | None = None) 
 
 
 def _verify_declarations(schedule: Schedule) -> None:
+    launchable: list[Kernel | Routine] = [*schedule.kernels, *schedule.routines]
     for what, names in (
         ("buffer", [b.name for b in schedule.buffers]),
-        ("kernel", [k.name for k in schedule.kernels]),
+        ("kernel or routine", [r.name for r in launchable]),
         ("size", [d.name for d in schedule.sizes]),
     ):
         twice = {n for n in names if names.count(n) > 1} if len(set(names)) < len(names) else ()
         if twice:
             raise _fail(schedule, f"{what} {sorted(twice)[0]!r} is declared twice")
+    for routine in schedule.routines:
+        verify_routine(routine)
     known = {d.name for d in schedule.sizes}
     for buffer in schedule.buffers:
         for extent in buffer.type.shape:
@@ -145,9 +149,9 @@ def _verify_predicate(schedule: Schedule, statement: Statement, predicate: str) 
 
 
 def _verify_launch(schedule: Schedule, launch: Launch) -> None:
-    kernel = schedule.kernel.get(launch.kernel)
-    if kernel is None:
-        raise _fail(schedule, f"no kernel {launch.kernel!r}", launch)
+    if launch.kernel not in schedule.kernel and launch.kernel not in schedule.routine:
+        raise _fail(schedule, f"no kernel or routine {launch.kernel!r}", launch)
+    kernel = schedule.launched(launch.kernel)
     for what, expected, got in (
         ("inputs", kernel.inputs, launch.inputs),
         ("outputs", kernel.outputs, launch.outputs),
@@ -159,9 +163,10 @@ def _verify_launch(schedule: Schedule, launch: Launch) -> None:
     sizes = {s.name: e for s, e in zip(kernel.sizes, launch.sizes, strict=True)}
     names = (*launch.inputs, *launch.outputs)
     for tensor, name in zip((*kernel.inputs, *kernel.outputs), names, strict=True):
-        wanted = _with_sizes(tensor.type, sizes)
-        if schedule.buffer[name].type != wanted:
-            has = schedule.buffer[name].type
+        wanted, has = _with_sizes(tensor.type, sizes), schedule.buffer[name].type
+        if isinstance(kernel, Routine) and wanted.elements == has.elements:
+            has = TensorType(has.dtype, wanted.shape)  # dense: seen in the routine's shape
+        if has != wanted:
             raise _fail(schedule, f"{tensor.name} wants {wanted}, {name!r} is {has}", launch)
     for scalar, name in zip(kernel.scalars, launch.scalars, strict=True):
         if schedule.buffer[name].type != TensorType(scalar.dtype, ()):
@@ -170,7 +175,7 @@ def _verify_launch(schedule: Schedule, launch: Launch) -> None:
     _verify_checks(schedule, launch, kernel)
 
 
-def _verify_checks(schedule: Schedule, launch: Launch, kernel: Kernel) -> None:
+def _verify_checks(schedule: Schedule, launch: Launch, kernel: Kernel | Routine) -> None:
     last = launch.check_base + len(kernel.checks)
     if kernel.checks and last > len(schedule.checks):
         raise _fail(schedule, f"check {last - 1} is not declared", launch)
@@ -197,7 +202,7 @@ def _verify_commit(schedule: Schedule) -> None:
             if schedule.buffer[name].kind == "state":
                 raise _fail(schedule, f"writes the state {name!r} before commit", statement)
     for statement in walk(schedule.body[cut:]):
-        if isinstance(statement, Launch) and schedule.kernel[statement.kernel].checks:
+        if isinstance(statement, Launch) and schedule.launched(statement.kernel).checks:
             raise _fail(schedule, "can fail after commit", statement)
 
 

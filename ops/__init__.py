@@ -27,6 +27,7 @@ from graphc.ops import (
     reductions,
     selection,
     shape,
+    sorting,
     source,
 )
 from graphc.ops.arithmetic import *
@@ -41,7 +42,7 @@ from graphc.ops.selection import *
 #: modules that register primitive ops
 PRIMITIVES = (
     *(branch, contract, custom, cut, dynamic, elementwise),
-    *(index, loop, random, reduce, shape, source),
+    *(index, loop, random, reduce, shape, sorting, source),
 )
 
 __all__ = [

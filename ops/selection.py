@@ -6,17 +6,15 @@ import numpy as np
 
 from graphc.graph import Value, apply
 from graphc.op import function
-from graphc.ops.arithmetic import where
-from graphc.ops.indexing import refuse, take_along_axis
+from graphc.ops.indexing import refuse
 from graphc.ops.lifting import (
     full,
     lift_one,
     normalize_axis,
     who,
 )
-from graphc.ops.movement import expand_dims, moveaxis, reshape
-from graphc.ops.sizes import surely_greater
-from graphc.types import Extent, int64
+from graphc.ops.movement import expand_dims, moveaxis
+from graphc.types import Extent
 
 __all__ = [
     "argsort",
@@ -79,62 +77,44 @@ def segment_mean(x: object, ids: object, count: Extent) -> Value:
 def argsort(x: object, axis: int = -1, descending: bool = False) -> Value:
     """The indices that sort x along ``axis``; equal elements keep their order, NaN comes last.
 
-    Every element counts those before it: n * n comparisons, meant for up to some thousands.
-
     >>> argsort([3.0, 1.0, 2.0]).shape
     (3,)
     """
-    value = apply("stop_gradient", lift_one("argsort", x))
+    value = lift_one("argsort", x)
     place = normalize_axis("argsort", axis, value.ndim)
     moved = moveaxis(value, place, -1)
-    last, extent = moved.ndim - 1, moved.shape[-1]
-    shape = (*moved.shape, extent)
-    mine = apply("broadcast", moved, shape=shape, axes=tuple(range(last + 1)))
-    other = apply("broadcast", moved, shape=shape, axes=(*range(last), last + 1))
-    position = apply("iota", shape=shape, axis=last, dtype=int64)
-    before = apply("iota", shape=shape, axis=last + 1, dtype=int64) < position
-    ahead, same = (other > mine) if descending else (other < mine), other == mine
-    if value.dtype.is_float:
-        lost, mine_lost = apply("isnan", other), apply("isnan", mine)
-        ahead, same = ahead | (mine_lost & ~lost), same | (mine_lost & lost)
-    counted = apply("cast", ahead | (same & before), dtype=int64)
-    rank = apply("reduce", counted, monoid="sum", axes=(last + 1,))
-    # the element of rank r stands at place r: the inverse of the permutation ``rank``
-    empty = full(rank.shape, 0, int64)
-    places = apply("iota", shape=rank.shape, axis=last, dtype=int64)
-    at = {"axis": last, "batch_dims": last, "mode": "set"}
-    return moveaxis(apply("scatter", empty, rank, places, **at), -1, place)
+    return moveaxis(apply("argsort", moved, descending=bool(descending)), -1, place)
 
 
 @function
 def sort(x: object, axis: int = -1, descending: bool = False) -> Value:
-    """x sorted along ``axis``, NaN last; meant for up to some thousands (see argsort)."""
+    """x sorted along ``axis``: stable, NaN last.
+
+    >>> sort([3.0, 1.0, 2.0]).shape
+    (3,)
+    """
     value = lift_one("sort", x)
-    return take_along_axis(value, argsort(value, axis, descending), axis)
+    place = normalize_axis("sort", axis, value.ndim)
+    moved = moveaxis(value, place, -1)
+    order = apply("argsort", moved, descending=bool(descending))
+    return moveaxis(_at_places(moved, order), -1, place)
 
 
 @function
-def top_k(x: object, k: int) -> tuple[Value, Value]:
-    """The k largest along the last axis, largest first, and their indices; of equals the first.
-
-    Made of k argmax: meant for small k.
+def top_k(x: object, k: int, axis: int = -1) -> tuple[Value, Value]:
+    """The k largest along ``axis``, largest first, and their indices; of equals the first comes
+    first, NaN last.
 
     >>> [v.shape for v in top_k([[1.0, 3.0, 2.0]], 2)]
     [(1, 2), (1, 2)]
     """
     value = lift_one("top_k", x)
-    extent = value.shape[-1] if value.ndim else 0
-    if not isinstance(k, int) or k < 1 or surely_greater(k, extent):
-        refuse(f"{who('top_k')}: k = {k} of {value.type}")
-    last = value.ndim - 1
-    column = apply("iota", shape=value.shape, axis=last, dtype=int64)
-    low = float("-inf") if value.dtype.is_float else int(np.iinfo(value.dtype.numpy).min)
-    left, found = apply("stop_gradient", value), []
-    for _ in range(k):
-        best = apply("reduce", left, monoid="argmax", axes=(last,))
-        best = reshape(best, (*value.shape[:-1], 1))
-        found.append(best)
-        left = where(column == best, low, left)
-    places = found[0] if k == 1 else apply("concat", *found, axis=last)
-    values = apply("gather", value, places, axis=last, batch_dims=last)
-    return values, places
+    place = normalize_axis("top_k", axis, value.ndim)
+    moved = moveaxis(value, place, -1)
+    order = apply("top_k", moved, k=k)
+    return moveaxis(_at_places(moved, order), -1, place), moveaxis(order, -1, place)
+
+
+def _at_places(x: Value, places: Value) -> Value:
+    """x at places along the last axis, all other axes together."""
+    return apply("gather", x, places, axis=x.ndim - 1, batch_dims=x.ndim - 1)

@@ -11,6 +11,7 @@ from graphc.backend import Plan
 from graphc.backends.llvm.compiler import compile_kernel
 from graphc.backends.llvm.native import native
 from graphc.backends.llvm.pack import pack_operands
+from graphc.backends.llvm.routines import compile_routine
 from graphc.backends.llvm.runtime import Program
 from graphc.backends.llvm.target import host_target
 from graphc.errors import BackendError
@@ -49,8 +50,9 @@ class LlvmBackend:
         plan: Plan | None = None,
         slow: Callable[..., Any] | None = None,
     ) -> Program:
-        """Compile the kernels and load the program; see ``graphc.backend.Backend``."""
+        """Compile kernels and routines and load the program; see ``graphc.backend.Backend``."""
         kernels = {kernel.name: compile_kernel(kernel) for kernel in schedule.kernels}
+        kernels |= {routine.name: compile_routine(routine) for routine in schedule.routines}
         return Program(schedule, kernels, states=states, constants=constants, plan=plan, slow=slow)
 
 

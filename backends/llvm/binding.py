@@ -168,7 +168,7 @@ def _workers(parts: Parts, schedule: Schedule) -> tuple[Record, NDArray[np.uint8
     wanted = 0
     for statement in walk(schedule.body):
         if isinstance(statement, Launch):
-            names = (size.name for size in schedule.kernel[statement.kernel].sizes)
+            names = (size.name for size in schedule.launched(statement.kernel).sizes)
             sizes = dict(zip(names, map(int_extent, statement.sizes), strict=True))
             scratch = parts.kernels[statement.kernel].scratch_bytes
             wanted = max(wanted, evaluate_extent(scratch, sizes))

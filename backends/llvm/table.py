@@ -217,7 +217,7 @@ class _Writer:
         key = statement.kernel, statement.sizes
         grid = self.grids.get(key)
         if grid is None:
-            names = (size.name for size in self.schedule.kernel[statement.kernel].sizes)
+            names = (size.name for size in self.schedule.launched(statement.kernel).sizes)
             sizes = dict(zip(names, map(int_extent, statement.sizes), strict=True))
             grid = evaluate_extent(self.kernels[statement.kernel].grid, sizes)
             self.grids[key] = grid

@@ -18,6 +18,7 @@ from graphc.drawing.naming import bytes_text, short_list
 from graphc.drawing.picture import Cluster, Edge, Item, Line, Picture
 from graphc.kernel.terms import Contract, Kernel, Reduction, Scan
 from graphc.records import dataclass
+from graphc.routines import Routine
 from graphc.schedule import Buffer, Copy, If, Launch, Loop, Schedule, Statement, While
 
 __all__ = ["KernelNotes", "Place", "kernels_picture", "launches_of"]
@@ -152,11 +153,16 @@ class _Drawing:
     def _lines(self, number: int, statement: Launch | Copy) -> list[Line]:
         if isinstance(statement, Copy):
             return []
-        kernel = self.schedule.kernel[statement.kernel]
-        lines = [Line(_axes_text(kernel), "detail")]
-        reductions = _reductions(kernel)
-        if reductions:
-            lines.append(Line(short_list(reductions, 3), "detail"))
+        kernel = self.schedule.launched(statement.kernel)
+        if isinstance(kernel, Routine):
+            sizes = zip(kernel.sizes, statement.sizes, strict=True)
+            lines = [Line(" ".join(f"{s.name}:{e}" for s, e in sizes), "detail")]
+            lines.append(Line(f"routine {kernel.rule}", "detail"))
+        else:
+            lines = [Line(_axes_text(kernel), "detail")]
+            reductions = _reductions(kernel)
+            if reductions:
+                lines.append(Line(short_list(reductions, 3), "detail"))
         if number < len(self.notes.members) and len(self.notes.members[number]) > 1:
             names = self.notes.members[number]
             lines.append(Line(f"{len(names)} fused: {short_list(names, 3)}", "note"))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from graphc.drawing.kernels import KernelNotes
+from graphc.passes.compose import KernelCall, RoutineCall
+from graphc.passes.pieces import Slot
 from graphc.schedule import Launch, walk
 
 if TYPE_CHECKING:
     from graphc.executable import Executable
-    from graphc.passes.compose import KernelCall
 
 __all__ = ["notes_of"]
 
@@ -40,15 +42,19 @@ def notes_of(executable: Executable) -> KernelNotes:
     )
 
 
-def _phase(call: KernelCall) -> str:
+def _phase(call: KernelCall | RoutineCall) -> str:
     """Backward where a result of it is a derivative; a copy is what it is made for."""
-    slots = [p.slot for p in call.region.pieces] if is_copy(call) else call.outputs
+    slots: Sequence[Slot] = call.outputs
+    if not isinstance(call, RoutineCall) and is_copy(call):
+        slots = [p.slot for p in call.region.pieces]
     origins = [slot.origin for slot in slots if slot.origin is not None]
     return "backward" if any(node.primal is not None for node in origins) else "forward"
 
 
-def is_copy(call: KernelCall) -> bool:
+def is_copy(call: KernelCall | RoutineCall) -> bool:
     """Whether a kernel only arranges what another one reads, so that it stores no value."""
+    if isinstance(call, RoutineCall):
+        return False
     own = {piece.slot.key for piece in call.region.pieces}
     return not any(slot.key in own for slot in call.outputs)
 

@@ -37,9 +37,10 @@ from graphc.passes.pieces import Control, Piece, Program, Slot, Step, reach
 from graphc.passes.regions import Region
 from graphc.passes.term_table import Substitution, TermTable
 from graphc.records import dataclass
+from graphc.routines import Routine
 from graphc.types import Dim, Extent, Size, SourceLoc, bool_, int64
 
-__all__ = ["Block", "Call", "ControlCall", "KernelCall", "compose"]
+__all__ = ["Block", "Call", "ControlCall", "KernelCall", "RoutineCall", "compose"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +73,27 @@ class ControlCall:
         return self.control.results
 
 
-Call = KernelCall | ControlCall
+@dataclass(frozen=True, eq=False)
+class RoutineCall:
+    """One run of a routine."""
+
+    control: Control
+
+    @property
+    def routine(self) -> Routine:
+        assert self.control.routine is not None  # what makes it one
+        return self.control.routine
+
+    @property
+    def inputs(self) -> tuple[Slot, ...]:
+        return self.control.reads
+
+    @property
+    def outputs(self) -> tuple[Slot, ...]:
+        return self.control.results
+
+
+Call = KernelCall | ControlCall | RoutineCall
 
 
 @dataclass(frozen=True, eq=False)

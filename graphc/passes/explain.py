@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import field
 
-from graphc.passes.compose import Block, ControlCall, KernelCall
+from graphc.passes.compose import Block, ControlCall, KernelCall, RoutineCall
 from graphc.passes.fuse import Fused
 from graphc.passes.memory import MemoryPlan
 from graphc.passes.numbers import Refusal
@@ -108,7 +108,9 @@ def explain(compiled: Compiled, memory: MemoryPlan | None = None) -> Explanation
     return Explanation(schedule.name, kernels, _edges(compiled, pairs), peak, by_source)
 
 
-def _entry(launch: Launch, call: KernelCall) -> KernelEntry:
+def _entry(launch: Launch, call: KernelCall | RoutineCall) -> KernelEntry:
+    if isinstance(call, RoutineCall):
+        return _routine_entry(launch, call)
     numbers = call.numbers
     assert numbers is not None  # compose measured it
     pieces = call.region.pieces
@@ -129,8 +131,35 @@ def _entry(launch: Launch, call: KernelCall) -> KernelEntry:
     )
 
 
-def _edges(compiled: Compiled, pairs: list[tuple[Launch, KernelCall]]) -> tuple[Edge, ...]:
-    kernel_of = {p.slot.key: launch.kernel for launch, call in pairs for p in call.region.pieces}
+def _routine_entry(launch: Launch, call: RoutineCall) -> KernelEntry:
+    names = tuple(s.name for s in call.outputs)
+    rows = elements(launch.sizes[0])
+    return KernelEntry(
+        launch.kernel,
+        names,
+        names,
+        (launch.block,) if launch.block else (),
+        () if launch.source is None else (launch.source,),
+        (call.routine.sizes[0].name,),
+        rows,
+        1,
+        0,
+        elements(launch.flops),
+        sum(nbytes(s) for s in call.inputs),
+        sum(nbytes(s) for s in call.outputs),
+    )
+
+
+def _edges(
+    compiled: Compiled, pairs: list[tuple[Launch, KernelCall | RoutineCall]]
+) -> tuple[Edge, ...]:
+    kernel_of = {
+        slot.key: launch.kernel
+        for launch, call in pairs
+        for slot in (
+            (p.slot for p in call.region.pieces) if isinstance(call, KernelCall) else call.outputs
+        )
+    }
     edges: dict[tuple[str, str, str], Edge] = {}
     for fused in _levels(compiled.block):
         regions = fused.regions

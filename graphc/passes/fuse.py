@@ -191,7 +191,7 @@ class _Fusion:
 
     def _forbidden(self, early: Region, late: Region) -> Refusal | None:
         if early.pieces[0].control is not None or late.pieces[0].control is not None:
-            return Refusal("a loop or branch is no part of a kernel")
+            return Refusal("a loop, branch or routine is no part of a kernel")
         if early.partial and any(key in early.partial for p in late.pieces for key in p.reads):
             return Refusal("the partial results of all blocks are needed first")
         checks = any(p.checks for p in (*early.pieces, *late.pieces))

@@ -197,7 +197,7 @@ class Lowering:
             self.where[node.outputs[0]] = self.slot_of_state(node.outputs[0])
         elif node.op == "read":
             self.where[node.outputs[0]] = self.where[node.inputs[0]]
-        elif node.op in OPS and OPS[node.op].kind == "region":
+        elif node.op in OPS and OPS[node.op].kind in ("region", "routine"):
             lower_control(self, node)
         else:
             for output, value in enumerate(node.outputs):

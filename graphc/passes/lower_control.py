@@ -1,4 +1,4 @@
-"""Loops and branches -> programs that share slots with the one around them.
+"""Loops, branches and routines: what is no part of a kernel.
 
 ::
 
@@ -6,9 +6,11 @@
                                           xs[step], writes ys[step], and the carries' new values
     while(carry, captures)            ->  the predicate into a cell, before and after each body
     cond(p, args; then, otherwise)    ->  p into a cell; both branches store to the same slots
+    argsort(x)                        ->  a routine that reads and writes whole slots
 
-A body's captures are the slots outside themselves, and its slices of xs are loads at the step: only
-carries have memory of their own.
+Bodies are programs that share slots with the one around them. A body's captures are the slots
+outside themselves, and its slices of xs are loads at the step: only carries have memory of their
+own.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from graphc.graph import Graph, Node, Value
 from graphc.kernel.terms import Load, ScalarValue, Term
+from graphc.op import OPS
 from graphc.passes.pieces import Control, Inline, Program, Slot, Step, reach
 from graphc.types import Extent, TensorType, bool_, int64
 
@@ -28,14 +31,16 @@ __all__ = ["lower_control"]
 
 
 def lower_control(outer: Lowering, node: Node) -> None:
-    """Lower a loop, while or cond to a Control and a piece for each of its results."""
+    """Lower a loop, while, cond or routine to a Control and a piece for each of its results."""
     match node.op:
         case "loop":
             control = _loop(outer, node)
         case "while":
             control = _while(outer, node)
-        case _:
+        case "cond":
             control = _cond(outer, node)
+        case _:
+            control = _routine(outer, node)
     table = outer.table
     loads = tuple(table.load(s.key, (), s.type.dtype) for s in control.reads)
     for value, slot in zip(node.outputs, control.results, strict=True):
@@ -125,6 +130,15 @@ def _cond(outer: Lowering, node: Node) -> Control:
     )
 
 
+def _routine(outer: Lowering, node: Node) -> Control:
+    rule = OPS[node.op].routine
+    assert rule is not None  # ops of this kind have one
+    routine, sizes = rule(node)
+    reads = tuple(_held(outer, v) for v in node.inputs)
+    results = tuple(outer.slot(v, "carry") for v in node.outputs)
+    return Control("routine", node, reads, results, (), (), routine=routine, sizes=sizes)
+
+
 # ---- parts
 
 
@@ -197,12 +211,13 @@ def _starts(
     outer: Lowering, values: Sequence[Value], carries: Sequence[Slot]
 ) -> tuple[tuple[Slot, Slot], ...]:
     """Each carry's first value, in memory."""
+    return tuple((_held(outer, v), slot) for v, slot in zip(values, carries, strict=True))
 
-    def held(value: Value) -> Slot:
-        where = outer.where[value]
-        return where if isinstance(where, Slot) else outer.stored(value)
 
-    return tuple((held(v), slot) for v, slot in zip(values, carries, strict=True))
+def _held(outer: Lowering, value: Value) -> Slot:
+    """The slot that holds a value, which is stored where it has none."""
+    where = outer.where[value]
+    return where if isinstance(where, Slot) else outer.stored(value)
 
 
 def _unique(slots: Sequence[Slot]) -> tuple[Slot, ...]:

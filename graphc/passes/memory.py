@@ -19,6 +19,7 @@ from dataclasses import field
 
 from graphc.passes.schedule import may_share
 from graphc.records import dataclass
+from graphc.routines import Routine
 from graphc.schedule import (
     Barrier,
     Body,
@@ -184,7 +185,9 @@ def _shared(schedule: Schedule, lives: _Lives, nbytes: Mapping[str, int]) -> dic
     owner: dict[str, str] = {}
     given: set[str] = set()
     for group, launch in lives.launches:
-        kernel = schedule.kernel[launch.kernel]
+        kernel = schedule.launched(launch.kernel)
+        if isinstance(kernel, Routine):
+            continue
         for target, out in zip(kernel.outputs, launch.outputs, strict=True):
             if out not in nbytes or lives.span[out][0] != group or out in owner:
                 continue

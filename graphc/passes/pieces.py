@@ -33,6 +33,7 @@ from graphc.kernel.terms import (
     postorder,
 )
 from graphc.records import dataclass
+from graphc.routines import Routine
 from graphc.types import Extent, SourceLoc, TensorType
 
 __all__ = [
@@ -196,12 +197,13 @@ class Program:
 
 @dataclass(frozen=True, eq=False)
 class Control:
-    """A loop or branch: programs that the schedule runs again, or one of which it runs.
+    """What is no part of a kernel: a loop or branch, with programs for the schedule to run, or a
+    routine.
 
     ``reads`` and ``results`` are the slots outside of the bodies; ``starts`` pairs a carry with its
     first value. ``bodies`` are (body), (predicate, body) or (then, otherwise); ``counter`` counts a
     loop's iterations, ``predicate`` is the cell that a while or branch looks at, ``choice`` what is
-    put there for a branch.
+    put there for a branch. A ``routine`` reads and results its tensors, in order, at ``sizes``.
     """
 
     kind: str
@@ -214,6 +216,8 @@ class Control:
     predicate: Slot | None = None
     choice: Slot | None = None
     length: Extent = 0
+    routine: Routine | None = None
+    sizes: tuple[Extent, ...] = ()
 
 
 def reach(roots: tuple[Term, ...]) -> tuple[Term, ...]:

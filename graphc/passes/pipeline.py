@@ -24,7 +24,7 @@ from graphc.graph import Graph
 from graphc.kernel.text import print_kernel
 from graphc.kernel.verify import verify as verify_kernel
 from graphc.passes.canonicalize import canonicalize
-from graphc.passes.compose import Block, Call, ControlCall, KernelCall, compose
+from graphc.passes.compose import Block, Call, ControlCall, KernelCall, RoutineCall, compose
 from graphc.passes.fold import fold_constants
 from graphc.passes.fuse import Fused, fuse
 from graphc.passes.lower import lower
@@ -55,11 +55,13 @@ GRAPH_PASSES: tuple[tuple[str, GraphPass], ...] = (
 
 @dataclass(frozen=True)
 class Compiled:
-    """What every level made of a graph; ``calls`` are its kernels in order of their launches."""
+    """What every level made of a graph; ``calls`` are its kernels and routines in order of their
+    launches.
+    """
 
     graph: Graph
     block: Block
-    calls: tuple[KernelCall, ...]
+    calls: tuple[KernelCall | RoutineCall, ...]
     scheduled: Scheduled
 
     @property
@@ -97,9 +99,10 @@ def compile_graph(
     scheduled = make_schedule(block, name)
     if _verifying():
         for call in scheduled.calls:
-            verify_kernel(call.kernel)
+            if isinstance(call, KernelCall):
+                verify_kernel(call.kernel)
         verify_schedule(scheduled.schedule)
-    _dump(name, "kernels.txt", lambda: "\n".join(print_kernel(c.kernel) for c in scheduled.calls))
+    _dump(name, "kernels.txt", lambda: "\n".join(map(_text, scheduled.calls)))
     _dump(name, "schedule.txt", lambda: print_schedule(scheduled.schedule))
     return Compiled(graph, block, scheduled.calls, scheduled)
 
@@ -112,10 +115,16 @@ def _block(program: Program, table: TermTable, rewrite: Refine | None) -> Block:
         if control is None:
             made = [compose(fused, region) for region in group]
             calls += made if rewrite is None else refine(made, rewrite)
+        elif control.routine is not None:
+            calls.append(RoutineCall(control))
         else:
             bodies = tuple(_block(body, table, rewrite) for body in control.bodies)
             calls.append(ControlCall(control, bodies))
     return Block(program, fused, tuple(calls))
+
+
+def _text(call: KernelCall | RoutineCall) -> str:
+    return print_kernel(call.kernel) if isinstance(call, KernelCall) else f"{call.routine}\n"
 
 
 def _verifying() -> bool:

@@ -20,10 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc.kernel.terms import Kernel, Load, Store, Term
-from graphc.passes.compose import Block, Call, ControlCall, KernelCall
+from graphc.passes.compose import Block, Call, ControlCall, KernelCall, RoutineCall
 from graphc.passes.meaning import meaning
 from graphc.passes.pieces import Piece, Program, Slot
 from graphc.records import dataclass
+from graphc.routines import ROUTINES, Routine
 from graphc.schedule import (
     Barrier,
     Buffer,
@@ -46,14 +47,14 @@ __all__ = ["Scheduled", "make_schedule", "may_share"]
 class Scheduled:
     """A schedule whose memory is not planned, and what its buffers stand for.
 
-    ``cells`` are the state cells by buffer name, ``calls`` the kernel calls of launches in the
-    order of the text, ``buffers`` the names by slot key.
+    ``cells`` are the state cells by buffer name, ``calls`` what launches run in the order of the
+    text, ``buffers`` the names by slot key.
     """
 
     schedule: Schedule
     cells: Mapping[str, Any]
     constants: Mapping[str, NDArray[np.generic]]
-    calls: tuple[KernelCall, ...]
+    calls: tuple[KernelCall | RoutineCall, ...]
     buffers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -64,7 +65,7 @@ def make_schedule(block: Block, name: str) -> Scheduled:
     body = emit.program(block)
     extents = [e for b in memory.buffers for e in b.type.shape]
     dims = {d.name: d for e in extents if isinstance(e, Size) for d in e.dims}
-    dims |= {d.name: d for call in emit.calls for d in call.sizes}
+    dims |= {d.name: d for c in emit.calls if isinstance(c, KernelCall) for d in c.sizes}
     schedule = Schedule(
         name,
         tuple(memory.buffers),
@@ -72,6 +73,7 @@ def make_schedule(block: Block, name: str) -> Scheduled:
         tuple(body),
         tuple(emit.checks),
         tuple(dims[n] for n in sorted(dims)),
+        tuple(emit.routines.values()),
     )
     return Scheduled(schedule, memory.cells, memory.constants, tuple(emit.calls), memory.names)
 
@@ -165,7 +167,9 @@ class _Flow:
 
 def _may_fail(call: Call) -> bool:
     """Whether a call can end the program: by a check, or because a loop is interrupted."""
-    return isinstance(call, ControlCall) or bool(call.kernel.checks)
+    if isinstance(call, KernelCall):
+        return bool(call.kernel.checks)
+    return isinstance(call, ControlCall)
 
 
 def may_share(kernel: Kernel, source: str, target: str) -> bool:
@@ -207,7 +211,9 @@ def _reached(roots: Iterable[Term]) -> set[Term]:
     return found
 
 
-def _may_share(call: KernelCall, state: Slot, new: Slot) -> bool:
+def _may_share(call: KernelCall | RoutineCall, state: Slot, new: Slot) -> bool:
+    if isinstance(call, RoutineCall):
+        return False
     source = call.kernel.inputs[call.inputs.index(state)].name
     target = call.kernel.outputs[call.outputs.index(new)].name
     return may_share(call.kernel, source, target)
@@ -280,9 +286,10 @@ class _Emission:
     def __init__(self, memory: _Buffers) -> None:
         self.memory = memory
         self.statements: list[Statement] = []
-        self.calls: list[KernelCall] = []
+        self.calls: list[KernelCall | RoutineCall] = []
         self.checks: list[CheckInfo] = []
         self.kernels: dict[Hashable, Kernel] = {}
+        self.routines: dict[Hashable, Routine] = {}
         self._names: set[str] = set()
 
     def program(self, block: Block) -> list[Statement]:
@@ -319,6 +326,8 @@ class _Emission:
             for call in (flow.calls[n] for n in group):
                 if isinstance(call, ControlCall):
                     controls.append(call)
+                elif isinstance(call, RoutineCall):
+                    self.statements.append(self._launch_routine(call))
                 else:
                     self.statements.append(self._launch(call))
             for call in controls:
@@ -376,17 +385,37 @@ class _Emission:
             last.source,
         )
 
+    def _launch_routine(self, call: RoutineCall) -> Launch:
+        routine, control = call.routine, call.control
+        if routine not in self.routines:
+            self.routines[routine] = replace(routine, name=self._fresh(routine.name))
+        self.calls.append(call)
+        names = self.memory.names
+        sizes = {s.name: e for s, e in zip(routine.sizes, control.sizes, strict=True)}
+        return Launch(
+            self.routines[routine].name,
+            tuple(names[s.key] for s in call.inputs),
+            tuple(names[s.key] for s in call.outputs),
+            control.sizes,
+            flops=ROUTINES[routine.rule].work(routine, sizes),
+            block=control.node.block,
+            source=control.node.source,
+        )
+
     def _kernel(self, kernel: Kernel) -> Kernel:
         """The one kernel of this schedule that means the same."""
         key = meaning(kernel)
         if key not in self.kernels:
-            name, n = kernel.name, 1
-            while name in self._names:
-                n += 1
-                name = f"{kernel.name}_{n}"
-            self._names.add(name)
-            self.kernels[key] = replace(kernel, name=name)
+            self.kernels[key] = replace(kernel, name=self._fresh(kernel.name))
         return self.kernels[key]
+
+    def _fresh(self, wanted: str) -> str:
+        name, n = wanted, 1
+        while name in self._names:
+            n += 1
+            name = f"{wanted}_{n}"
+        self._names.add(name)
+        return name
 
 
 def flops_of(pieces: Sequence[Piece]) -> Extent:

@@ -48,11 +48,12 @@ def lowered(op: Op, sample: Sample) -> bool:
 @pytest.mark.parametrize("op", OPS.values(), ids=lambda op: op.name)
 def test_record_is_complete(op: Op) -> None:
     assert op.doc
-    assert op.kind in ("map", "source", "region", "graph")
+    assert op.kind in ("map", "source", "region", "routine", "graph")
     if op.kind == "source":
         return
     assert op.samples, "an op without samples is tested by nothing"
-    assert (op.lower is None) == (op.kind in ("region", "graph"))
+    assert (op.lower is None) == (op.kind in ("region", "routine", "graph"))
+    assert (op.routine is None) == (op.kind != "routine")
     assert (op.vjp is None) == (op.jvp is None)
     assert op.reference is not None or op.name in ("by_mode", "site")
 
@@ -60,7 +61,7 @@ def test_record_is_complete(op: Op) -> None:
 def test_every_module_registers() -> None:
     assert {module.__name__.split(".")[-1] for module in graphc.ops.PRIMITIVES} == {
         *("branch", "contract", "custom", "cut", "dynamic", "elementwise"),
-        *("index", "loop", "random", "reduce", "shape", "source"),
+        *("index", "loop", "random", "reduce", "shape", "sorting", "source"),
     }
 
 

@@ -14,10 +14,11 @@ from graphc.interpret import interpret
 from graphc.kernel.interpret import interpret as interpret_kernel
 from graphc.kernel.text import print_kernel
 from graphc.kernel.verify import verify
-from graphc.passes.compose import ControlCall
+from graphc.passes.compose import ControlCall, KernelCall, RoutineCall
 from graphc.passes.memory import plan_memory
 from graphc.passes.pipeline import Compiled, compile_graph
-from graphc.schedule import bind_sizes
+from graphc.routines import run_routine
+from graphc.schedule import bind_sizes, evaluate_extent, evaluate_type
 from graphc.schedule_interpret import interpret_schedule
 from graphc.schedule_verify import verify_schedule
 
@@ -69,9 +70,10 @@ def check_levels(
     with np.errstate(all="ignore"):
         wanted, new = interpret(closed, arrays)
     compiled = compile_graph(bind_graph(closed, fixed)[0], "program")
-    about = f"seed {seed}\n" + "\n".join(print_kernel(c.kernel) for c in compiled.calls)
-    for call in compiled.calls:
-        verify(call.kernel)
+    kernels = [call.kernel for call in compiled.calls if isinstance(call, KernelCall)]
+    about = f"seed {seed}\n" + "\n".join(map(print_kernel, kernels))
+    for kernel in kernels:
+        verify(kernel)
     states = [new[state] for state, _ in closed.updates]
     if not any(isinstance(call, ControlCall) for call in compiled.block.calls):
         results = _run_kernels(compiled, arrays, run_time)
@@ -107,6 +109,9 @@ def _run_kernels(
         if slot.kind == "state" and slot.origin is not None:
             memory[slot.key] = slot.origin.attrs["state"].numpy()
     for call in compiled.calls:
+        if isinstance(call, RoutineCall):
+            _run_routine(call, memory, sizes)
+            continue
         kernel = call.kernel
         pairs = zip(kernel.inputs, call.inputs, strict=True)
         needed = {d.name: sizes[d.name] for d in call.sizes}
@@ -115,6 +120,15 @@ def _run_kernels(
             memory[slot.key] = out[tensor.name]
     wanted = [*program.outputs, *(new for _, new in program.updates)]
     return [memory[slot.key] for slot in wanted]
+
+
+def _run_routine(call: RoutineCall, memory: dict[str, Array], sizes: Mapping[str, int]) -> None:
+    routine = call.routine
+    extents = [evaluate_extent(e, sizes) for e in call.control.sizes]
+    own = {s.name: e for s, e in zip(routine.sizes, extents, strict=True)}
+    results = run_routine(routine, [memory[s.key] for s in call.inputs], own)
+    for slot, array in zip(call.outputs, results, strict=True):
+        memory[slot.key] = array.reshape(evaluate_type(slot.type, sizes).shape)  # type: ignore[arg-type]
 
 
 def _run_schedule(

@@ -156,7 +156,7 @@ def broken(old: str, new: str) -> str:
         ("  copy h -> y\n", "", "nothing writes the output 'y'"),
         ("copy h -> y", "copy a -> y", "different types"),
         ("launch less(a -> go)", "launch less(h -> go)", "a wants"),
-        ("launch less(a -> go)", "launch more(a -> go)", "no kernel 'more'"),
+        ("launch less(a -> go)", "launch more(a -> go)", "no kernel or routine 'more'"),
         ("sizes(B) scalars(i) flops", "sizes(B) scalars(go) flops", "scalar t wants i64"),
         ("sizes(B) scalars(i) flops", "scalars(i) flops", "1 sizes wanted, 0 given"),
         ("while go counter", "while a counter", "predicate 'a'"),
