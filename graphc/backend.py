@@ -84,7 +84,8 @@ class Backend(Protocol):
         plan: Plan | None = None,
         slow: Callable[..., Any] | None = None,
     ) -> Loaded:
-        """Compile the kernels and load the program.
+        """Compile the kernels and load the program; routines have code of each backend's own, by
+        the names in ``graphc.routines``.
 
         ``states`` and ``constants`` are by buffer name. ``plan`` places arena buffers where the
         schedule leaves that open. ``slow`` answers calls whose arguments do not match the sizes
