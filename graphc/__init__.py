@@ -64,8 +64,12 @@ from graphc.updates import Updates
 if TYPE_CHECKING:
     from graphc import data as data
     from graphc import train as train
+    from graphc.checkpoint import restore as restore
+    from graphc.checkpoint import save as save
     from graphc.executable import Executable as Executable
     from graphc.executable import compile as compile  # noqa: A004
+    from graphc.files import load_arrays as load_arrays
+    from graphc.files import save_arrays as save_arrays
 
 #: names imported at first use, and where they live ("" after the colon: the module itself)
 _LAZY = {
@@ -73,6 +77,10 @@ _LAZY = {
     "compile": "graphc.executable:compile",
     "data": "graphc.data:",
     "draw": "graphc.draw:draw",
+    "load_arrays": "graphc.files:load_arrays",
+    "restore": "graphc.checkpoint:restore",
+    "save": "graphc.checkpoint:save",
+    "save_arrays": "graphc.files:save_arrays",
     "train": "graphc.train:",
 }
 
@@ -117,6 +125,7 @@ __all__ = [
     "int32",
     "int64",
     "jvp",
+    "load_arrays",
     "manual_seed",
     "mark",
     "marked",
@@ -127,6 +136,9 @@ __all__ = [
     "parameter",
     "parse_graph",
     "random",
+    "restore",
+    "save",
+    "save_arrays",
     "scan",
     "state",
     "stop_gradient",

@@ -15,7 +15,7 @@ cells; it advances by one in each call of an executable that draws from it, howe
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from graphc.ops.lifting import broadcast_to, lift_one
 from graphc.ops.random import derive_key, normal_from, random_bits, uniform_from
 from graphc.philox import key_of_seed
 from graphc.source import here
-from graphc.state import StateCell, seed_initial_values
+from graphc.state import StateCell, prepare_cells, seed_initial_values
 from graphc.types import DType, Extent, Shape, Size, TensorType, dtype_of, float32, int64
 
 __all__ = [
@@ -72,10 +72,17 @@ class Rng:
         """What it would need to go on from here: save it with a checkpoint."""
         return {"key": self._key.numpy(), "calls": self._calls.numpy()}
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state`` gave."""
-        self._key.set(np.asarray(state["key"]))
-        self._calls.set(np.asarray(state["calls"]))
+        self.prepare_loading(state)()
+
+    def state_dict(self) -> dict[str, Any]:
+        """``state`` by the name that modules and optimizers use."""
+        return self.state()
+
+    def prepare_loading(self, d: Mapping[str, Any]) -> Callable[[], None]:
+        """Check ``d`` and load nothing yet: the call that does."""
+        return prepare_cells("Rng", {"key": self._key.cell, "calls": self._calls.cell}, d)
 
     def draw_key(self) -> Value:
         """A fresh key of the current place in the program, an int64 scalar."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,13 @@ from graphc.philox import Key, draw_key, key_of_seed
 from graphc.records import dataclass
 from graphc.types import DType, SourceLoc, TensorType, dtype_of
 
-__all__ = ["Initializer", "StateCell", "coerce_array", "seed_initial_values"]
+__all__ = [
+    "Initializer",
+    "StateCell",
+    "coerce_array",
+    "prepare_cells",
+    "seed_initial_values",
+]
 
 Initializer = Callable[[tuple[int, ...], DType, Key], NDArray[Any]]
 
@@ -211,6 +217,31 @@ class StateCell:
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name or '?'}: {self.type}>"
+
+
+def prepare_cells(
+    who: str, cells: Mapping[str, StateCell], d: Mapping[str, Any], *, partial: bool = False
+) -> Callable[[], None]:
+    """Check that ``d`` has a fitting value for each of ``cells``, and set none: the call that does.
+
+    With ``partial`` it may have others too.
+    """
+    missing = [name for name in cells if name not in d]
+    others = [] if partial else [name for name in d if name not in cells]
+    if missing or others:
+        what = [f"missing: {', '.join(missing)}"] if missing else []
+        what += [f"unexpected: {', '.join(others)}"] if others else []
+        raise StateError(f"{who}: the names do not match; {'; '.join(what)}")
+    arrays = {
+        name: coerce_array(np.asarray(d[name]), cell.type, f"{who}: {name!r}", cell.source)
+        for name, cell in cells.items()
+    }
+
+    def commit() -> None:
+        for name, cell in cells.items():
+            cell.set(arrays[name])
+
+    return commit
 
 
 def coerce_array(

@@ -21,7 +21,16 @@ from typing import Any
 from graphc.errors import GraphcError
 from graphc.operators import call
 
-__all__ = ["Structure", "StructureError", "flatten", "leaves", "map", "ravel", "register"]
+__all__ = [
+    "Structure",
+    "StructureError",
+    "children",
+    "flatten",
+    "leaves",
+    "map",
+    "ravel",
+    "register",
+]
 
 
 class StructureError(GraphcError, TypeError):
@@ -125,6 +134,18 @@ def _open(tree: Any) -> _Opened | None:
 def _open_dict(tree: Mapping[Any, Any]) -> _Opened:
     keys = tuple(tree)
     return dict, keys, list(tree.values()), lambda items: dict(zip(keys, items, strict=True))
+
+
+def children(tree: Any) -> list[tuple[Any, Any]] | None:
+    """(key, child) pairs one level down: indices, dict keys, field names; None for a leaf.
+
+    >>> children({"a": [1, 2]}), children(None), children(3)
+    ([('a', [1, 2])], [], None)
+    """
+    if tree is None:
+        return []
+    opened = _open(tree)
+    return None if opened is None else list(zip(opened[1], opened[2], strict=True))
 
 
 def leaves(tree: Any) -> list[Any]:

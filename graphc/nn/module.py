@@ -229,6 +229,17 @@ class Module:
         PyTorch does; shapes must agree. ``strict=False`` passes over missing and unexpected names
         and returns them.
         """
+        incompatible, commit = self._prepared(d, strict)
+        commit()
+        return incompatible
+
+    def prepare_loading(self, d: Mapping[str, Any]) -> Callable[[], None]:
+        """Check ``d`` as ``load_state_dict`` does, and load nothing yet: the call that does."""
+        return self._prepared(d, strict=True)[1]
+
+    def _prepared(
+        self, d: Mapping[str, Any], strict: bool
+    ) -> tuple[IncompatibleKeys, Callable[[], None]]:
         names: dict[StateValue, list[str]] = {}
         for name, value in self._saved():
             names.setdefault(value, []).append(name)
@@ -243,9 +254,12 @@ class Module:
             for name in aliases
             if name in d
         ]
-        for value, array in loaded:
-            value.set(array)
-        return IncompatibleKeys(missing, unexpected)
+
+        def commit() -> None:
+            for value, array in loaded:
+                value.set(array)
+
+        return IncompatibleKeys(missing, unexpected), commit
 
     # ---- modes and devices
 
@@ -307,7 +321,12 @@ class Module:
         return ""
 
 
-tree.register(Module, lambda module: dict(module.named_parameters()))
+def _as_structure(module: Module) -> dict[str, StateValue]:
+    module._name_cells()  # what is made for its parameters (averages, say) is named after them
+    return dict(module.named_parameters())
+
+
+tree.register(Module, _as_structure)
 
 
 # ---- pinned views

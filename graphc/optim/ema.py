@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from graphc import tree
@@ -13,7 +12,7 @@ from graphc.dsl import StateValue, state_value_of, substitute
 from graphc.errors import StateError
 from graphc.graph import Value
 from graphc.source import here
-from graphc.state import StateCell
+from graphc.state import StateCell, prepare_cells
 from graphc.updates import Updates
 
 __all__ = ["EMA"]
@@ -36,11 +35,12 @@ class EMA:
             raise ValueError(f"EMA: decay must be in [0, 1], got {decay}")
         self.decay = decay
         self._shadows: dict[Value, StateValue] = {}
-        for value in tree.leaves(parameters):
+        names: set[str] = set()
+        for value in dict.fromkeys(tree.leaves(parameters)):
             if not isinstance(value, StateValue):
                 raise StateError(f"EMA: {value!r} is no parameter", here())
-            name = f"{value.cell.name or 'parameter'}.shadow"
-            cell = StateCell(name, value.type, value.cell, source=here())
+            name = _new_name(value.cell.name or "parameter", names)
+            cell = StateCell(f"{name}.shadow", value.type, value.cell, source=here())
             self._shadows[value] = state_value_of(cell)
 
     def after(self, updates: Mapping[Value, Value]) -> Updates:
@@ -64,10 +64,20 @@ class EMA:
         return {s.cell.name: s.numpy() for s in self._shadows.values()}
 
     def load_state_dict(self, d: Mapping[str, Any]) -> None:
-        """Take what ``state_dict`` gave."""
-        names = {s.cell.name: s for s in self._shadows.values()}
-        missing = [name for name in names if name not in d]
-        if missing:
-            raise StateError(f"EMA.load_state_dict: missing {', '.join(missing)}", here())
-        for name, shadow in names.items():
-            shadow.set(np.asarray(d[name]))
+        """Take what ``state_dict`` gave, all or, on an error, nothing."""
+        self.prepare_loading(d)()
+
+    def prepare_loading(self, d: Mapping[str, Any]) -> Callable[[], None]:
+        """Check ``d`` and load nothing yet: the call that does."""
+        cells = {s.cell.name: s.cell for s in self._shadows.values()}
+        return prepare_cells("EMA.load_state_dict", cells, d)
+
+
+def _new_name(wanted: str, taken: set[str]) -> str:
+    """``wanted``, told apart from another parameter's of the same name."""
+    name, number = wanted, 1
+    while name in taken:
+        number += 1
+        name = f"{wanted}#{number}"
+    taken.add(name)
+    return name

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any
+
+from numpy.typing import NDArray
 
 from graphc import ops, tree
 from graphc.dsl import StateValue, state_value_of
 from graphc.errors import StateError
 from graphc.graph import Value
 from graphc.source import here
-from graphc.state import StateCell
+from graphc.state import StateCell, prepare_cells
 from graphc.types import TensorType, float32, int64
 from graphc.updates import Updates
 
@@ -79,6 +82,21 @@ class Accumulate:
     def mean(self) -> Any:
         """The sums divided by the count, like the gradients (NaN before the first ``add``)."""
         return self._form.build([s / self._count.astype(s.dtype) for s in self._sums])
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """Copies of the sums and the count."""
+        return {name: cell.numpy() for name, cell in self._cells().items()}
+
+    def load_state_dict(self, d: Mapping[str, Any]) -> None:
+        """Take what ``state_dict`` gave, all or, on an error, nothing."""
+        self.prepare_loading(d)()
+
+    def prepare_loading(self, d: Mapping[str, Any]) -> Callable[[], None]:
+        """Check ``d`` and load nothing yet: the call that does."""
+        return prepare_cells("Accumulate.load_state_dict", self._cells(), d)
+
+    def _cells(self) -> dict[str, StateCell]:
+        return {held.cell.name: held.cell for held in (*self._sums, self._count)}
 
     def zero(self) -> Updates:
         """Start again."""

@@ -22,7 +22,7 @@ from graphc.errors import GradError, StateError
 from graphc.graph import Value, ancestors, apply
 from graphc.records import dataclass
 from graphc.source import here
-from graphc.state import StateCell
+from graphc.state import StateCell, prepare_cells
 from graphc.types import TensorType, float64, int64
 from graphc.updates import Updates
 
@@ -208,13 +208,23 @@ class Optimizer:
         return {name: value.numpy() for name, value in self._states().items()} | self._pending
 
     def load_state_dict(self, d: Mapping[str, Any]) -> None:
-        """Take what ``state_dict`` gave; what belongs to a parameter not seen yet waits for it."""
-        known = self._states()
-        for name, value in d.items():
-            if name in known:
-                known[name].set(np.asarray(value))
-            else:
-                self._pending[name] = np.array(value)
+        """Take what ``state_dict`` gave, all or, on an error, nothing.
+
+        What belongs to a parameter not seen yet waits for it.
+        """
+        self.prepare_loading(d)()
+
+    def prepare_loading(self, d: Mapping[str, Any]) -> Callable[[], None]:
+        """Check ``d`` and load nothing yet: the call that does."""
+        cells = {name: value.cell for name, value in self._states().items()}
+        load = prepare_cells(f"{self._name}.load_state_dict", cells, d, partial=True)
+        waiting = {name: np.array(value) for name, value in d.items() if name not in cells}
+
+        def commit() -> None:
+            load()
+            self._pending.update(waiting)
+
+        return commit
 
     def _states(self) -> dict[str, StateValue]:
         found: dict[str, StateValue] = {}

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import field
 from typing import Any, Protocol
 
-from graphc import tree
+from graphc import checkpoint, tree
 from graphc.records import dataclass
 from graphc.train.measuring import Means, as_arguments, evaluate
 from graphc.train.progress import Progress
@@ -102,6 +102,7 @@ def fit(
     larger_is_better: bool = False,
     patience: int | None = None,
     keep_best: Sequence[Restorable] = (),
+    save: Mapping[str, Any] | None = None,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> History:
@@ -112,6 +113,8 @@ def fit(
     its outputs that is watched (needed where there are several), the smaller the better unless
     ``larger_is_better``. After ``patience`` epochs without improvement training stops.
     ``keep_best`` (modules, optimizers) get back their state of the best epoch at the end.
+    ``save={"path": "best", "net": net, "opt": opt}`` writes these by ``graphc.save`` after each
+    epoch that is the best so far (without ``evaluate``, after each), its number as ``meta``.
     ``callbacks`` see each ``Epoch``; one that returns True ends the run. ``progress`` draws a bar.
 
     >>> losses = iter([3.0, 1.0, 2.0, 2.0, 2.0])
@@ -121,6 +124,7 @@ def fit(
     (4, 2, True)
     """
     _check_arguments(epochs, evaluate, monitor, patience, keep_best)
+    keep = _saver(save)
     watch = _Monitor(monitor, larger_is_better, keep_best)
     done: list[Epoch] = []
     stopped = False
@@ -128,6 +132,8 @@ def fit(
         while len(done) < epochs and not stopped:
             epoch = _run_epoch(len(done) + 1, step, batches, evaluate, watch, bar)
             done.append(epoch)
+            if epoch.best or evaluate is None:
+                keep(epoch)
             bar.epoch_done(epoch.training, epoch.measures, epoch.best)
             # every callback sees the epoch, so no short circuit
             asked = [callback(epoch) is True for callback in callbacks]
@@ -157,6 +163,17 @@ def _run_epoch(
     measures = None if test is None else evaluate(*test)
     best = test is not None and watch.improved(measures)
     return Epoch(number, steps, seconds, means.result(), measures, best)
+
+
+def _saver(save: Mapping[str, Any] | None) -> Callable[[Epoch], None]:
+    """What writes the checkpoint of an epoch."""
+    if save is None:
+        return lambda epoch: None
+    roots = dict(save)
+    path = roots.pop("path", None)
+    if path is None or not roots:
+        raise ValueError('fit: save names a file and what to write: {"path": "best", "net": net}')
+    return lambda epoch: checkpoint.save(path, meta={"epoch": epoch.number}, **roots)
 
 
 def _check_arguments(
