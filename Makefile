@@ -1,4 +1,4 @@
-# make demo   trains a digit classifier and draws it        make test       every check
+# make demo   trains two digit classifiers and draws them     make test       every check
 # make bench  the speed tables                              make pictures   those of the pages (needs Graphviz)
 # Each makes the environment it needs in .venv; Python >= 3.11, pip and make suffice (no compiler, no dot, no GPU).
 PYTHON ?= python3
@@ -17,6 +17,7 @@ PART = @set -e; start=$$(date +%s); code=0; echo "== $(1)"; $(2) || code=$$?; \
 
 demo: .venv/core.stamp
 	$(BIN)/python examples/digits_mlp.py
+	$(BIN)/python examples/digits_cnn.py
 
 # Parts go on after a failure (-k), so that one run names everything that is wrong; pytest is last and closes the output.
 test: .venv/test.stamp $(if $(filter 1,$(TORCH)),.venv/torch.stamp,without-torch)

@@ -24,12 +24,13 @@ def run(name: str, *options: str) -> str:
 
 
 def test_every_example_has_its_test() -> None:
-    assert EXAMPLES == ["digits_mlp.py"]
+    assert EXAMPLES == ["digits.py", "digits_cnn.py", "digits_mlp.py"]  # the first is shared code
 
 
-def test_digits_learns_and_draws_five_levels(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["digits_mlp.py", "digits_cnn.py"])
+def test_digits_learns_and_draws_five_levels(name: str, tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
-    out = run("digits_mlp.py", "--quick", "--out", str(tmp_path / "pictures"))
+    out = run(name, "--quick", "--out", str(tmp_path / "pictures"))
     accuracy = float(out.partition("median of 1 seeds: ")[2].partition("%")[0])
     assert accuracy > 50, out  # ten classes, three epochs on 288 images
     assert "us" in out.partition("time of a training step")[2].splitlines()[0]
