@@ -25,6 +25,7 @@ from graphc.ops import (
     random,
     reduce,
     reductions,
+    scatter,
     selection,
     shape,
     sorting,
@@ -42,7 +43,7 @@ from graphc.ops.selection import *
 #: modules that register primitive ops
 PRIMITIVES = (
     *(branch, contract, custom, cut, dynamic, elementwise),
-    *(index, loop, random, reduce, shape, sorting, source),
+    *(index, loop, random, reduce, scatter, shape, sorting, source),
 )
 
 __all__ = [

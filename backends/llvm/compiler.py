@@ -7,12 +7,11 @@ import hashlib
 from pathlib import Path
 
 from graphc import types
-from graphc.backends.llvm import codegen
+from graphc.backends.llvm import codegen, windows
 from graphc.backends.llvm.cache import Cache, default_cache
 from graphc.backends.llvm.emit import emit_nest, grid_blocks, scratch_bytes
 from graphc.backends.llvm.runtime import CompiledKernel
 from graphc.backends.llvm.target import Target, host_target
-from graphc.backends.llvm.tiling import choose_tiling
 from graphc.kernel.terms import Kernel
 from graphc.kernel.text import print_kernel
 from graphc.nest import Tiling, build_nest
@@ -58,7 +57,7 @@ def compile_kernel(
     KernelError where the tiling does not fit the kernel.
     """
     target = target or host_target()
-    tiling = choose_tiling(kernel, target) if tiling is None else tiling
+    tiling = windows.choose(kernel, target) if tiling is None else tiling
     key = kernel_key(kernel, tiling, target)
     symbol = f"kernel_{key}"
     nest = build_nest(kernel, tiling)

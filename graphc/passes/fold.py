@@ -5,6 +5,7 @@
     full(2.0) * full(3.0)                 ->  full(6.0)       of any shape, by the op's reference
     reshape(full(1.0)), broadcast(..)     ->  full(1.0)
     exp(constant), constant[2:5]          ->  constant        up to CAP elements
+    group(constant), argsort(constant)    ->  constants
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ def fold_constants(graph: Graph) -> Graph:
 
 
 def _fold(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
-    if not inputs or len(node.types) != 1:
+    if not inputs:
         return None
-    if all(v.node.op == "full" for v in inputs):
+    if len(node.types) == 1 and all(v.node.op == "full" for v in inputs):
         return _uniform(node, inputs)
     if all(v.node.op in ("full", "constant", "iota") for v in inputs):
         return _arrays(node, inputs)
@@ -64,12 +65,13 @@ def _arrays(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
     op = OPS[node.op]
     known = all(_small(v.type) for v in (*inputs, *node.outputs))
     stored = any(v.node.op == "constant" for v in inputs)
-    if op.reference is None or op.kind != "map" or not known or not stored:
+    if op.reference is None or op.kind not in ("map", "routine") or not known or not stored:
         return None
     with np.errstate(all="ignore"):
         arrays = [_array(v) for v in inputs]
-        (result,) = op.reference(arrays, node.attrs, node.types)
-    return [constant(np.asarray(result, node.types[0].dtype.numpy))]
+        results = op.reference(arrays, node.attrs, node.types)
+    pairs = zip(results, node.types, strict=True)
+    return [constant(np.asarray(result, type_.dtype.numpy)) for result, type_ in pairs]
 
 
 def _array(value: Value) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:

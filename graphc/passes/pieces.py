@@ -140,6 +140,18 @@ class Piece:
         return frozenset(found)
 
     @cached_property
+    def apart(self) -> frozenset[str]:
+        """The axes whose points share an axis that is reduced: its bounds are read from memory, as
+        those of a graph's edges by node.
+        """
+        found: set[str] = set()
+        for term in self.terms:
+            if isinstance(term, Reduction) and term.where is not None:
+                loads = (t for t in reach((term.where,)) if isinstance(t, Load))
+                found.update(a for load in loads for a in load.axes if a not in term.over)
+        return frozenset(found)
+
+    @cached_property
     def contracts(self) -> bool:
         return any(isinstance(t, Contract) for t in self.terms)
 

@@ -2,7 +2,7 @@
 
 ::
 
-    graph  -> canonicalize, fold, simplify, share            GRAPH_PASSES
+    graph  -> expand, canonicalize, fold, simplify, share            GRAPH_PASSES
            -> lower -> fuse -> compose                       one kernel a region
            -> refine                                         copies that the backend wants
            -> refine                                         copies that the backend reads better
@@ -25,6 +25,7 @@ from graphc.kernel.text import print_kernel
 from graphc.kernel.verify import verify as verify_kernel
 from graphc.passes.canonicalize import canonicalize
 from graphc.passes.compose import Block, Call, ControlCall, KernelCall, RoutineCall, compose
+from graphc.passes.expand import expand
 from graphc.passes.fold import fold_constants
 from graphc.passes.fuse import Fused, fuse
 from graphc.passes.lower import lower
@@ -46,6 +47,7 @@ GraphPass = Callable[[Graph], Graph]
 
 #: graph -> graph, in order; each must leave the graph's results as they are
 GRAPH_PASSES: tuple[tuple[str, GraphPass], ...] = (
+    ("expand", expand),
     ("canonicalize", canonicalize),
     ("fold constants", fold_constants),
     ("simplify", simplify),

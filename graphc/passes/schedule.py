@@ -423,7 +423,7 @@ def flops_of(pieces: Sequence[Piece]) -> Extent:
     total: Extent = 0
     for piece in pieces:
         points: Extent = 1
-        for extent in piece.extents.values():
-            points = points * extent
+        for axis, extent in piece.extents.items():
+            points = points if axis in piece.apart else points * extent
         total = total + points * (2 if piece.contracts else max(1, piece.work))
     return total

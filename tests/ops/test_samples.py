@@ -61,7 +61,7 @@ def test_record_is_complete(op: Op) -> None:
 def test_every_module_registers() -> None:
     assert {module.__name__.split(".")[-1] for module in graphc.ops.PRIMITIVES} == {
         *("branch", "contract", "custom", "cut", "dynamic", "elementwise"),
-        *("index", "loop", "random", "reduce", "shape", "sorting", "source"),
+        *("index", "loop", "random", "reduce", "scatter", "shape", "sorting", "source"),
     }
 
 
