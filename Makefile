@@ -3,6 +3,7 @@
 # Each makes the environment it needs in .venv; Python >= 3.11, pip and make suffice (no compiler, no dot, no GPU).
 PYTHON ?= python3
 TORCH ?= 1
+TRITON ?= 1
 BENCH ?=
 # percent of lines and branches that must be run; without PyTorch fewer are
 COVERAGE ?= $(if $(filter 1,$(TORCH)),90,80)
@@ -20,7 +21,8 @@ demo: .venv/core.stamp
 	$(BIN)/python examples/digits_cnn.py
 
 # Parts go on after a failure (-k), so that one run names everything that is wrong; pytest is last and closes the output.
-test: .venv/test.stamp $(if $(filter 1,$(TORCH)),.venv/torch.stamp,without-torch)
+test: .venv/test.stamp $(if $(filter 1,$(TORCH)),.venv/torch.stamp,without-torch) \
+		$(if $(filter 1,$(TRITON)),.venv/triton.stamp,without-triton)
 	@$(MAKE) --no-print-directory -k lint types imports tests TORCH=$(TORCH)
 
 lint: .venv/test.stamp
@@ -66,6 +68,15 @@ pictures: .venv/core.stamp
 .venv/torch.stamp: .venv/test.stamp
 	$(PIP) torch==2.13.0
 	@touch $@
+
+# The compiler of the GPU backend: its interpreter and its cubins are tested without a GPU.
+.venv/triton.stamp: .venv/test.stamp
+	$(PIP) triton==3.6.0
+	@touch $@
+
+.PHONY: without-triton
+without-triton:
+	@echo "TRITON=0: Triton is not installed here; what needs it is listed at the end as NOT CHECKED"
 
 .PHONY: without-torch
 without-torch:

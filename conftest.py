@@ -12,6 +12,8 @@ import pytest
 # The rooms at the root are collected once, under their real names, through the links
 # graphc/ops and graphc/backends.
 collect_ignore = ["ops", "backends", "build", "examples", "benchmarks"]
+# read by Triton's compiler, not by Python
+collect_ignore += ["graphc/backends/triton/device.py"]
 
 NEEDS = {
     "torch": ("PyTorch", importlib.util.find_spec("torch") is not None),

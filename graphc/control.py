@@ -16,7 +16,7 @@ from graphc import tree
 from graphc.errors import DTypeError, ShapeError
 from graphc.graph import Graph, Value, ancestors, apply_all, block, source_value
 from graphc.ops.lifting import constant
-from graphc.ops.loop import close_body, read_once, with_history
+from graphc.ops.loop import close_body, read_once
 from graphc.source import here
 from graphc.types import Extent, Size, TensorType, bool_, int64
 
@@ -81,14 +81,13 @@ def scan(
             *starts,
             *scanned,
             *captures,
-            body=with_history(body, len(starts)),
+            body=body,
             carries=len(starts),
             scanned=len(scanned),
             length=steps,
             reverse=reverse,
         )
-    ys = out[len(starts) : len(starts) + len(elements)]
-    return carry_form.build(out[: len(starts)]), ys_form.build(ys)
+    return carry_form.build(out[: len(starts)]), ys_form.build(out[len(starts) :])
 
 
 def while_loop(

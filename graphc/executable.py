@@ -370,6 +370,8 @@ class Executable:
                 f"{self.name} needs {memory.peak:,} bytes for intermediate results, "
                 f"the budget is {budget:,}"
             )
+        for name, cell in scheduled.cells.items():
+            cell.buffer.claim(self._backend.name, name)
         loaded = self._backend.compile(
             scheduled.schedule,
             states={name: cell.buffer for name, cell in scheduled.cells.items()},

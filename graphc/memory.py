@@ -12,7 +12,7 @@ import gc
 import mmap
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import numpy as np
@@ -96,7 +96,7 @@ class StateBuffer:
     (array([3., 4.], dtype=float32), 1)
     """
 
-    __slots__ = ("__weakref__", "_record", "array", "lock_address", "type")
+    __slots__ = ("__weakref__", "_record", "array", "home", "lock_address", "remote", "type")
 
     def __init__(self, type_: TensorType, values: ArrayLike | None = None) -> None:
         self.type = type_
@@ -107,6 +107,10 @@ class StateBuffer:
         #: address of the lock; the version follows 64 bytes later
         self.lock_address = address_of(self._record)
         _libc.pthread_rwlock_init(ctypes.c_void_p(self.lock_address), None)
+        #: the backend whose programs use it, once one does
+        self.home: str | None = None
+        #: brings the newest values into ``array``, where a device has them; called under the lock
+        self.remote: Callable[[], None] | None = None
         _states.add(self)
 
     @property
@@ -119,26 +123,48 @@ class StateBuffer:
         """Counts the writes; whatever is derived from the values (packed copies) is keyed by it."""
         return int(self._record[_VERSION_OFFSET // 8])
 
+    def claim(self, backend: str, name: str = "") -> None:
+        """Say which backend's programs use it. StateError where another's do: a state has one
+        home.
+        """
+        if self.home is not None and self.home != backend:
+            raise StateError(
+                f"state {name!r} is used by a program of backend {self.home!r}; a state has one "
+                f"home: compile all programs that share it for one backend"
+            )
+        self.home = backend
+
+    @contextmanager
+    def held(self, *, write: bool) -> Iterator[None]:
+        """Hold the lock without looking at the values; ``write`` alone and with a new version at
+        the end, unless an exception ends it.
+        """
+        self._take(_libc.pthread_rwlock_wrlock if write else _libc.pthread_rwlock_rdlock)
+        try:
+            yield
+            self._record[_VERSION_OFFSET // 8] += int(write)
+        finally:
+            _libc.pthread_rwlock_unlock(ctypes.c_void_p(self.lock_address))
+
+    def _fetch(self) -> None:
+        if self.remote is not None:
+            self.remote()
+
     @contextmanager
     def reading(self) -> Iterator[NDArray[np.generic]]:
         """Hold the lock for reading. A StateError inside a signal handler that interrupted a
         step.
         """
-        self._take(_libc.pthread_rwlock_rdlock)
-        try:
+        with self.held(write=False):
+            self._fetch()
             yield self.array
-        finally:
-            _libc.pthread_rwlock_unlock(ctypes.c_void_p(self.lock_address))
 
     @contextmanager
     def writing(self) -> Iterator[NDArray[np.generic]]:
         """Hold the lock for writing, and raise the version."""
-        self._take(_libc.pthread_rwlock_wrlock)
-        try:
+        with self.held(write=True):
+            self._fetch()
             yield self.array
-            self._record[_VERSION_OFFSET // 8] += 1
-        finally:
-            _libc.pthread_rwlock_unlock(ctypes.c_void_p(self.lock_address))
 
     def numpy(self) -> NDArray[np.generic]:
         """A copy of the values."""

@@ -12,7 +12,7 @@ explicit input.
 ``index`` is the position in xs and ys, an int64 scalar; with ``reverse`` it runs from the end.
 
 The derivative of a loop is a loop the other way. It needs the carries as they were before each
-iteration: every loop is made with them as its last ys (``with_history``), and closing drops ys
+iteration: a body that returns them as ys (``with_history``) saves a second run; closing drops ys
 that nothing reads.
 """
 
@@ -275,7 +275,7 @@ def _loop_vjp(node: Node, cotangents: Cotangents, transform: Transform) -> Cotan
         *xs,
         *captured,
         *more,
-        body=with_history(backward, len(start)),
+        body=backward,
         carries=len(start),
         scanned=len(xs),
         length=node.attrs["length"],
@@ -287,7 +287,7 @@ def _loop_vjp(node: Node, cotangents: Cotangents, transform: Transform) -> Cotan
         *(count + i for i in smooth_xs),
     ]
     flows: list[Value | None] = [None] * len(node.inputs)
-    for place, value in zip(places, out[: len(places)], strict=True):  # the rest is its history
+    for place, value in zip(places, out, strict=True):
         flows[place] = value
     return flows
 
@@ -331,13 +331,13 @@ def _loop_jvp(node: Node, tangents: Cotangents, transform: Transform) -> Cotange
         *captured,
         *starts[2],
         *more,
-        body=with_history(tangent_body, count + sizes[0]),
+        body=tangent_body,
         carries=count + sizes[0],
         scanned=len(scanned) + sizes[1],
         length=node.attrs["length"],
         reverse=node.attrs["reverse"],
     )
-    found = iter(out[count:])  # the history comes last
+    found = iter(out[count:])
     return [next(found) if v.dtype.is_float else None for v in node.outputs]
 
 

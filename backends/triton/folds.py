@@ -1,0 +1,486 @@
+"""Reductions, contractions and scans: a tile at a time, with the monoids of ``kernel.monoids``.
+
+A pass whose axes are all held in one tile collapses it at once. Otherwise accumulators are carried
+through its loops: sums and extremes over whole tiles, collapsed at the end; other states are
+collapsed and merged tile by tile. A held state is an accumulator with more dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import field, replace
+
+from graphc.backends.triton.context import Context
+from graphc.backends.triton.operations import bring, constant, joined_axes, literal, scalar_op
+from graphc.backends.triton.source import DTYPE_TEXT, Source, Tile
+from graphc.kernel.build import result_dtypes
+from graphc.kernel.monoids import MONOIDS, fitted
+from graphc.kernel.scalar_ops import result_dtype
+from graphc.kernel.terms import Contract, Reduction, Result, Scan, Term
+from graphc.nest import Folding, Pass
+from graphc.records import dataclass
+from graphc.types import DType, bool_, float32, int32, int64
+
+__all__ = ["Folds", "state_dtypes"]
+
+Number = bool | int | float
+States = tuple[Tile, ...]
+
+#: monoids whose states may be kept for a whole tile and collapsed at the end
+_DEFERRED = {"sum": "+", "prod": "*", "max": "max", "min": "min"}
+#: least extent of each side of a tile that the matrix units take
+_LEAST_DOT = 16
+_DOT_OPERANDS = {"f32", "f16", "bf16"}
+
+
+def state_dtypes(member: Folding | Scan) -> tuple[DType, ...]:
+    """The dtypes of the states of a reduction, scan or contraction."""
+    if isinstance(member, Contract):
+        return (member.dtype,)
+    merge = isinstance(member, Reduction) and member.merge
+    return result_dtypes(member.monoid, member.args, merge)
+
+
+@dataclass
+class _Running:
+    """A pass that is open: its accumulators or, where nothing loops, its results."""
+
+    loops: bool
+    tests: Tile | None = None
+    states: dict[tuple[Folding, int], Tile] = field(default_factory=dict)
+    before: dict[Folding, Tile] = field(default_factory=dict)
+    deferred: set[Folding] = field(default_factory=set)
+
+
+class Folds:
+    """The folding part of an emitter; ``precision`` is that of f32 products on matrix units."""
+
+    def __init__(self, context: Context, precision: str = "ieee") -> None:
+        self.k, self.precision = context, precision
+        self.running: dict[Pass, _Running] = {}
+        self.combiners: dict[str, str] = {}
+
+    # -- passes
+    def begin(self, trip: Pass, looped: Sequence[str]) -> None:
+        """Start the accumulators, where some of the axes (``looped``) are not held in one tile."""
+        run = self.running[trip] = _Running(bool(looped))
+        if not looped:
+            return
+        for member in trip.members:
+            tiled = tuple(a for a in trip.over if self.k.tile.get(a, 1) > 1)
+            if self._may_defer(member, trip) and tiled:
+                run.deferred.add(member)
+            for n, dtype in enumerate(state_dtypes(member)):
+                held = trip.held.get((member, n))
+                axes = member.axes | frozenset(() if held is None else held.axes)
+                self._start(run, trip, member, n, dtype, axes)
+
+    def _may_defer(self, member: Folding, trip: Pass) -> bool:
+        if isinstance(member, Contract) or trip.held:
+            return False
+        return member.monoid in _DEFERRED and state_dtypes(member)[0] is not bool_
+
+    def _start(
+        self, run: _Running, trip: Pass, member: Folding, n: int, dtype: DType,
+        axes: frozenset[str],
+    ) -> None:
+        k = self.k
+        sizes = {a: k.tile.get(a, 1) for a in axes}
+        if member in run.deferred:
+            sizes |= {a: k.tile.get(a, 1) for a in trip.over}
+        dims = tuple(sorted((a for a, size in sizes.items() if size > 1), key=k.rank))
+        shape = "[" + ", ".join(str(sizes[a]) for a in dims) + "]"
+        start = literal(self._identity(member, n))
+        text = f"tl.full({shape}, {start}, {DTYPE_TEXT[dtype.short]})"
+        name = k.source.accumulator(self._label(member, n), text)
+        run.states[member, n] = Tile(name, dtype, dims)
+
+    def _label(self, member: Folding, n: int) -> str:
+        for term, name in self.k.names.items():
+            if term is member or (
+                isinstance(term, Result) and term.of is member and term.index == n
+            ):
+                return name
+        return "total"
+
+    def _identity(self, member: Folding, n: int) -> Number:
+        dtypes = state_dtypes(member)
+        if isinstance(member, Contract):
+            return fitted(0, member.dtype)
+        return fitted(MONOIDS[member.monoid].identity(dtypes)[n], dtypes[n])
+
+    def update(self, trip: Pass) -> None:
+        """Fold the tiles at the open coordinates into the states."""
+        run = self.running[trip]
+        for member in trip.members:
+            tests = self._tests(trip)
+            if isinstance(member, Contract):
+                self._multiply(run, trip, member, tests)
+                continue
+            flat = [n for n in range(len(state_dtypes(member))) if (member, n) not in trip.held]
+            ops = TileOps(self, trip.over, tests)
+            args = [n for n in range(len(member.args)) if (member, n) not in trip.held]
+            tile = tuple(self.k.value(member.args[n]) for n in args)
+            if member in run.deferred:
+                self._defer(run, member, ops, tile[0])
+                continue
+            old = tuple(run.states[member, n] for n in flat) if run.loops else ()
+            if run.loops and any(m is member for m, _ in trip.held):
+                name = self.k.source.fresh(f"{old[0].text}_before")
+                self.k.source.line(f"{name} = {old[0].text}")
+                old = (Tile(name, old[0].dtype, old[0].axes), *old[1:])
+            run.before[member] = old[0] if old else tile[0]
+            self._settle(run, member, flat, self._folded(member, ops, old, tile))
+
+    def update_held(self, trip: Pass, member: Folding, n: int) -> None:
+        """Fold a tile into a held state, with the key state of before."""
+        assert isinstance(member, Reduction)
+        run = self.running[trip]
+        ops = TileOps(self, trip.over, self._tests(trip))
+        tile = (self.k.value(member.args[0]), self.k.value(member.args[n]))
+        old = (run.before[member], run.states[member, n]) if run.loops else ()
+        self._settle(run, member, [n], self._folded(member, ops, old, tile)[1:])
+
+    def _folded(self, member: Reduction, ops: TileOps, old: States, tile: States) -> States:
+        monoid = MONOIDS[member.monoid]
+        if member.merge:
+            identity = monoid.identity([t.dtype for t in tile])
+            states = ops.rtree(member.monoid, tile, identity)
+        else:
+            states = monoid.collapse(ops, tile)
+        states = tuple(self.k.named(s, self._label(member, n)) for n, s in enumerate(states))
+        return monoid.merge(ops, old, states) if old else states
+
+    def _settle(
+        self, run: _Running, member: Folding, numbers: Sequence[int], states: Sequence[Tile]
+    ) -> None:
+        """Assign the accumulators, all from the old ones, or keep the results."""
+        if not run.loops:
+            for n, state in zip(numbers, states, strict=True):
+                run.states[member, n] = self.k.named(state, self._label(member, n))
+            return
+        if len(states) > 1:
+            states = [self.k.named(s, "new") for s in states]
+        for n, state in zip(numbers, states, strict=True):
+            self.assign(run.states[member, n], state)
+
+    def assign(self, accumulator: Tile, value: Tile) -> None:
+        text = self.k.broadcast(value, accumulator.axes)
+        self.k.source.line(f"{accumulator.text} = {text}")
+
+    def _defer(self, run: _Running, member: Reduction, ops: TileOps, tile: Tile) -> None:
+        state = run.states[member, 0]
+        masked = ops.mask(tile, MONOIDS[member.monoid].identity([state.dtype])[0])
+        self.assign(state, ops.op(_DEFERRED[member.monoid], state, masked))
+
+    def end(self, trip: Pass, bind: Callable[[Term, Tile], None]) -> None:
+        """Collapse what was deferred, and bind the results."""
+        run = self.running.pop(trip)
+        for (member, n), state in run.states.items():
+            if member in run.deferred:
+                assert isinstance(member, Reduction)
+                ops = TileOps(self, trip.over, [])
+                state = MONOIDS[member.monoid].collapse(ops, (state,))[0]
+                state = self.k.named(state, self._label(member, n))
+            if isinstance(member, Contract):
+                bind(member, state)
+                continue
+            for term in self.k.kernel.terms:
+                if isinstance(term, Result) and term.of is member and term.index == n:
+                    bind(term, state)
+
+    def _tests(self, trip: Pass) -> list[Tile]:
+        """What makes an element of the pass count: existing points, and the predicate."""
+        tests = [self.k.coordinates[a].valid for a in trip.over]
+        if trip.where is not None:
+            tests.append(self.k.value(trip.where))
+        return [t for t in tests if t is not None]
+
+    # -- contractions
+    def _multiply(
+        self, run: _Running, trip: Pass, member: Contract, tests: Sequence[Tile]
+    ) -> None:
+        old = run.states[member, 0] if run.loops else None
+        operands = []
+        for term in (member.a, member.b):
+            tile = self.k.value(term)
+            keeps = tile.dtype.short in _DOT_OPERANDS and member.dtype.short == "f32"
+            if tile.dtype != member.dtype and not (keeps and member.a.dtype == member.b.dtype):
+                tile = self.k.apply(member.dtype.short, [tile], member.dtype)
+            operands.append(tile)
+        total = self.product(operands[0], operands[1], trip.over, tests, member.dtype, old)
+        if run.loops:
+            assert old is not None
+            self.assign(old, total)
+        else:
+            run.states[member, 0] = self.k.named(total, self._label(member, 0))
+
+    def product(
+        self, a: Tile, b: Tile, over: Sequence[str], tests: Sequence[Tile], dtype: DType,
+        old: Tile | None = None,
+    ) -> Tile:
+        """The sum of a*b over some axes, ``old`` added: on matrix units where the shapes allow."""
+        dims = tuple(x for x in over if x in {*a.axes, *b.axes})
+        sides = self._sides(a, b, dims, tests, dtype)
+        if sides is not None:
+            return self._dot(*sides, dims[0], tests, dtype, old)
+        ops = TileOps(self, over, tests)
+        wide = [t if t.dtype == dtype else self.k.apply(dtype.short, [t], dtype) for t in (a, b)]
+        product = self.k.named(ops.op("*", *wide), "product")
+        total = ops.rsum(ops.mask(product, 0))
+        return total if old is None else ops.op("+", old, total)
+
+    def _sides(
+        self, a: Tile, b: Tile, dims: tuple[str, ...], tests: Sequence[Tile], dtype: DType
+    ) -> tuple[Tile, Tile] | None:
+        """The operands as left and right of a matrix product; None where they are not ones."""
+        if len(a.axes) != 2 or len(b.axes) != 2 or len(dims) != 1 or dims[0] not in a.axes:
+            return None
+        rows, columns = ({*t.axes} - {*dims} for t in (a, b))
+        sizes = [self.k.coordinates[x].size for x in (*rows, *columns, *dims)]
+        same = a.dtype == b.dtype and a.dtype.short in _DOT_OPERANDS and dtype.short == "f32"
+        if rows == columns or dims[0] not in b.axes or min(sizes) < _LEAST_DOT or not same:
+            return None
+        fits = all({*t.axes} <= {*a.axes} or {*t.axes} <= {*b.axes} for t in tests)
+        if not fits:
+            return None
+        return (a, b) if self.k.rank(*rows) < self.k.rank(*columns) else (b, a)
+
+    def _dot(
+        self, left: Tile, right: Tile, over: str, tests: Sequence[Tile], dtype: DType,
+        old: Tile | None,
+    ) -> Tile:
+        masked = [self._masked_operand(t, over, tests, n) for n, t in enumerate((left, right))]
+        masked = self._mask_by_predicate(masked, over, tests)
+        texts = []
+        for tile, place in zip(masked, (1, 0), strict=True):
+            tile = self.k.named(tile, "operand")
+            texts.append(tile.text if tile.axes[place] == over else f"tl.trans({tile.text})")
+        axes = tuple(next(a for a in t.axes if a != over) for t in masked)
+        more = "" if old is None else f", acc={old.text}"
+        precision = f', input_precision="{self.precision}"' if left.dtype.short == "f32" else ""
+        return Tile(f"tl.dot({texts[0]}, {texts[1]}{more}{precision})", dtype, axes)
+
+    def _masked_operand(
+        self, tile: Tile, over: str, tests: Sequence[Tile], number: int
+    ) -> Tile:
+        """0 past the end of the summed axis: 0 times garbage could be NaN."""
+        valid = self.k.coordinates[over].valid
+        if valid is None or over in tile.zero_outside:
+            return tile
+        zero = constant(0, tile.dtype)
+        return self.k.apply("where", [valid, tile, zero], tile.dtype)
+
+    def _mask_by_predicate(
+        self, sides: list[Tile], over: str, tests: Sequence[Tile]
+    ) -> list[Tile]:
+        """The predicate, on the one operand that has its axes."""
+        valid = self.k.coordinates[over].valid
+        for test in tests:
+            if valid is not None and test.text == valid.text:
+                continue
+            n = 0 if {*test.axes} <= {*sides[0].axes} else 1
+            zero = constant(0, sides[n].dtype)
+            sides[n] = self.k.apply("where", [test, sides[n], zero], sides[n].dtype)
+        return sides
+
+    # -- scans
+    def scan(self, scan: Scan) -> list[Tile]:
+        """The running states along the axis, which is held in one tile."""
+        k = self.k
+        tests = [k.coordinates[scan.over].valid]
+        ops = TileOps(self, (scan.over,), [t for t in tests if t is not None])
+        dtypes = state_dtypes(scan)
+        identity = MONOIDS[scan.monoid].identity(dtypes)
+        masked = [
+            ops.mask(k.wide(k.value(term)), start)
+            for term, start in zip(scan.args, identity, strict=True)
+        ]
+        axes = k.dimensions(scan.axes | {scan.over})
+        if scan.over not in axes:  # a single point: its element is the state
+            return [k.named(t, "state") for t in masked]
+        texts = [k.named(Tile(k.broadcast(t, axes), t.dtype, axes), "element").text for t in masked]
+        combine = self.combiner(scan.monoid, dtypes)
+        place = axes.index(scan.over)
+        operand = texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
+        call = f"tl.associative_scan({operand}, {place}, {combine}, reverse={scan.reverse})"
+        names = [k.source.fresh(self._scan_label(scan, n)) for n in range(len(texts))]
+        k.source.line(f"{', '.join(names)} = {call}")
+        return [Tile(t, d, axes) for t, d in zip(names, dtypes, strict=True)]
+
+    def _scan_label(self, scan: Scan, n: int) -> str:
+        for term, name in self.k.names.items():
+            if isinstance(term, Result) and term.of is scan and term.index == n:
+                return name
+        return "running"
+
+    def combiner(self, monoid: str, dtypes: Sequence[DType]) -> str:
+        """A function that merges two states, written above the kernel once."""
+        name = "_".join(["merge", monoid, *(d.short for d in dtypes)])
+        if name not in self.combiners:
+            self.combiners[name] = _combiner_text(name, monoid, dtypes)
+        return name
+
+
+def _combiner_text(name: str, monoid: str, dtypes: Sequence[DType]) -> str:
+    source = Source()
+    sides = [
+        tuple(Tile(source.fresh(f"{side}{n}"), d) for n, d in enumerate(dtypes)) for side in "ab"
+    ]
+    merged = MONOIDS[monoid].merge(_ScalarOps(source), *sides)
+    arguments = ", ".join(t.text for side in sides for t in side)
+    results = ", ".join(t.text for t in merged)
+    return "\n".join(
+        ["@triton.jit", f"def {name}({arguments}):", *source.lines, f"    return {results}"]
+    )
+
+
+class _ScalarOps:
+    """The ops object of monoids, for the body of a function of scalars."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def op(self, name: str, *values: Tile) -> Tile:
+        result = result_dtype(name, [v.dtype for v in values])
+        text = scalar_op(name, values, [v.text for v in values], result)
+        return Tile(self.source.let(text), result)
+
+    def const(self, value: Number, like: Tile) -> Tile:
+        return constant(value, like.dtype)
+
+
+class TileOps:
+    """The ops object that monoids are folded with: tiles whose ``over`` dimensions go."""
+
+    def __init__(
+        self, folds: Folds, over: Sequence[str], tests: Sequence[Tile], label: str = "t"
+    ) -> None:
+        self.folds, self.k = folds, folds.k
+        self.over = tuple(a for a in over if self.k.tile.get(a, 1) > 1)
+        self.tests, self.label = list(tests), label
+        self.valid = self.k.conjunction(self.tests)
+        if self.valid is not None and len(self.tests) > 1:
+            self.valid = self.k.named(self.valid, "valid")
+
+    def op(self, name: str, *values: Tile) -> Tile:
+        result = result_dtype(name, [v.dtype for v in values])
+        tile = self.k.apply(name, values, result)
+        return self.k.named(tile, "t") if "tl." in tile.text or "device." in tile.text else tile
+
+    def const(self, value: Number, like: Tile) -> Tile:
+        return constant(value, like.dtype)
+
+    def mask(self, value: Tile, identity: Number) -> Tile:
+        if self.valid is None:
+            return value
+        return self.op("where", self.valid, value, constant(identity, value.dtype))
+
+    # -- reductions of a tile
+    def _dims(self, value: Tile) -> list[str]:
+        return [a for a in reversed(value.axes) if a in self.over]
+
+    def _reduced(self, value: Tile, call: Callable[[str, int], str]) -> Tile:
+        for axis in self._dims(value):
+            named = self.k.named(value, "t")
+            rest = tuple(a for a in named.axes if a != axis)
+            call_text = call(named.text, named.axes.index(axis))
+            value = self.k.named(Tile(call_text, value.dtype, rest), self.label)
+        return value
+
+    def rsum(self, value: Tile) -> Tile:
+        value = self.k.wide(value)
+        missing = [a for a in self.over if a not in value.axes]
+        if missing:
+            axes = joined_axes([value, Tile("", value.dtype, tuple(missing))], self.k.rank)
+            value = Tile(self.k.broadcast(value, axes), value.dtype, axes)
+        return self._reduced(value, lambda text, axis: f"tl.sum({text}, axis={axis})")
+
+    def rprod(self, value: Tile) -> Tile:
+        value = self.k.wide(value)
+        missing = tuple(a for a in self.over if a not in value.axes)
+        axes = joined_axes([value, Tile("", value.dtype, missing)], self.k.rank)
+        value = Tile(self.k.broadcast(value, axes), value.dtype, axes)
+        combine = self.folds.combiner("prod", (value.dtype,))
+        return self._reduced(value, lambda text, axis: f"tl.reduce({text}, {axis}, {combine})")
+
+    def rmax(self, value: Tile) -> Tile:
+        return self._extreme(value, "max")
+
+    def rmin(self, value: Tile) -> Tile:
+        return self._extreme(value, "min")
+
+    def _extreme(self, value: Tile, name: str) -> Tile:
+        if not self._dims(value):
+            return value
+        if value.dtype is bool_:
+            wide = self.k.apply("i32", [value], int32)
+            return self.k.apply("bool", [self._extreme(wide, name)], bool_)
+        if value.dtype == int64 and value.narrow:
+            call = self._reduced(value, lambda text, axis: f"tl.{name}({text}, axis={axis})")
+            return Tile(call.text, int64, call.axes, narrow=True)
+        if value.dtype.is_integer:
+            return self._reduced(value, lambda text, axis: f"tl.{name}({text}, axis={axis})")
+        if value.dtype.itemsize == 2:  # exact in f32
+            wide = Tile(f"({value.text}).to(tl.float32)", float32, value.axes)
+            single = self._extreme(wide, name)
+            return Tile(f"({single.text}).to({DTYPE_TEXT[value.dtype.short]})", value.dtype,
+                        single.axes)
+        combine = self.folds.combiner(name, (value.dtype,))
+        return self._reduced(value, lambda text, axis: f"tl.reduce({text}, {axis}, {combine})")
+
+    def rdot(self, weights: Tile, value: Tile) -> Tile:
+        """The sum of products; weights are 0 already where elements are masked."""
+        if value.number == 1:
+            return self.rsum(self._weights(weights))
+        tests = [t for t in self.tests if len(t.axes) == 1]
+        return self.folds.product(self._weights(weights), value, self.over, tests, value.dtype)
+
+    def _weights(self, weights: Tile) -> Tile:
+        named = self.k.named(weights, "weight")
+        return replace(named, zero_outside=frozenset(named.axes))
+
+    def rtree(
+        self,
+        merge: object,
+        states: States,
+        identity: Sequence[Number],
+    ) -> States:
+        """States combined in order over the reduced axes: along each by an associative scan,
+        whose last point is kept. ``merge`` is a monoid's name, or (from ``linear``) a function.
+        """
+        monoid = merge if isinstance(merge, str) else "linear"
+        masked = [self.mask(s, i) for s, i in zip(states, identity, strict=True)]
+        present = [a for a in self.over if any(a in t.axes for t in masked)]
+        axes = joined_axes([*masked, Tile("", bool_, tuple(present))], self.k.rank)
+        tiles = [self.k.named(Tile(self.k.broadcast(t, axes), t.dtype, axes), "state")
+                 for t in masked]
+        for axis in [a for a in reversed(axes) if a in self.over]:
+            tiles = self._combined(monoid, tiles, axis)
+        return tuple(tiles)
+
+    def _combined(self, monoid: str, tiles: Sequence[Tile], axis: str) -> list[Tile]:
+        dtypes = [t.dtype for t in tiles]
+        combine = self.folds.combiner(monoid, dtypes)
+        axes = tiles[0].axes
+        rest, place = tuple(a for a in axes if a != axis), axes.index(axis)
+        texts = [t.text for t in tiles]
+        operand = texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
+        names = [self.k.source.fresh("merged") for _ in texts]
+        source, listed = self.k.source, ", ".join(names)
+        if MONOIDS[monoid].commutative:
+            source.line(f"{listed} = tl.reduce({operand}, {place}, {combine})")
+            return [Tile(n, d, rest) for n, d in zip(names, dtypes, strict=True)]
+        source.line(f"{listed} = tl.associative_scan({operand}, {place}, {combine})")
+        size = self.k.coordinates[axis].size if axis in self.k.coordinates else self.k.tile[axis]
+        points = Tile(f"tl.arange(0, {size})", int32, (axis,))
+        last = f"({bring(self.k.named(points, 'point'), axes)} == {size - 1})"
+        kept = [Tile(f"tl.where({last}, {n}, 0.0)", d, axes)
+                for n, d in zip(names, dtypes, strict=True)]
+        return [
+            Tile(f"tl.sum({self.k.named(t, 't').text}, axis={place})", t.dtype, rest) for t in kept
+        ]
+
+
+
+

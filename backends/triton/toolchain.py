@@ -1,0 +1,219 @@
+"""The one wrapper of Triton's compiler: source text -> machine code, with no GPU and no driver.
+
+Triton is imported when something is compiled, never before. It is used as a compiler only: its
+launcher, its driver and its tuning are not.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from graphc.backends.triton.emit import Emitted
+from graphc.errors import BackendError
+from graphc.records import dataclass
+
+__all__ = ["TARGETS", "Code", "Target", "compile_text", "disassemble", "triton_version"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A GPU architecture: its name, Triton's backend and number, threads of a warp, and how much
+    shared memory one block may have.
+    """
+
+    name: str
+    kind: str
+    arch: int | str
+    warp: int
+    shared: int
+
+
+TARGETS = {
+    t.name: t
+    for t in (
+        Target("sm_80", "cuda", 80, 32, 166_912),
+        Target("sm_90", "cuda", 90, 32, 232_448),
+        Target("sm_100", "cuda", 100, 32, 232_448),
+        Target("gfx942", "hip", "gfx942", 64, 65_536),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Code:
+    """A compiled kernel: its binary, and texts by kind ("ttgir", "ptx", "amdgcn")."""
+
+    symbol: str
+    binary: bytes
+    texts: dict[str, str]
+    warps: int
+    shared: int
+
+    @property
+    def parameters(self) -> tuple[int, ...]:
+        """Bytes of each parameter, read off the PTX: what a launch must pass.
+
+        >>> text = ".visible .entry k(.param .u64 .ptr .global .align 1 k_param_0, .param .u32 k_1)"
+        >>> Code("k", b"", {"ptx": text}, 4, 0).parameters
+        (8, 4)
+        """
+        entry = re.search(r"\.entry\s+\w+\s*\((.*?)\)", self.texts.get("ptx", ""), re.S)
+        if entry is None:
+            return ()
+        found = re.findall(r"\.param\s+\.[a-z](\d+)", entry.group(1))
+        return tuple(int(bits) // 8 for bits in found)
+
+
+def triton_version() -> str | None:
+    """The version that is installed, None where it is not; nothing is imported."""
+    try:
+        return importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def compile_text(emitted: Emitted, target: Target, *, warps: int, stages: int, path: Path) -> Code:
+    """Compile a kernel's source, which is written to ``path`` first (Triton reads it there).
+
+    BackendError where Triton refuses it or the target has too little shared memory.
+    """
+    try:
+        import triton
+        from triton.backends.compiler import GPUTarget
+        from triton.compiler import ASTSource
+    except ImportError as error:
+        raise BackendError(f"the triton backend needs Triton: {_REMEDY}") from error
+    _write(path, emitted.text)
+    function = getattr(_load(path, emitted.symbol), emitted.symbol)
+    signature = dict(emitted.arguments)
+    aligned = {
+        (n,): [["tt.divisibility", 16]]
+        for n, (_, kind) in enumerate(emitted.arguments)
+        if kind.startswith("*")
+    }
+    source = ASTSource(fn=function, signature=signature, constexprs={}, attrs=aligned)
+    options: dict[str, object] = {
+        "num_warps": warps, "num_stages": stages, "enable_fp_fusion": False,
+    }
+    if target.kind == "cuda":
+        options["enable_reflect_ftz"] = False
+    made = _compiled(
+        triton, source, GPUTarget(target.kind, target.arch, target.warp), options, emitted.symbol
+    )
+    code = _code_of(made, target)
+    if code.shared > target.shared:
+        raise BackendError(
+            f"kernel {emitted.symbol}: its tile needs {code.shared:,} bytes of shared memory, "
+            f"{target.name} has {target.shared:,} a block"
+        )
+    return code
+
+
+_REMEDY = "pip install 'graphc[gpu]' (Linux)"
+
+
+def _compiled(
+    triton: Any, source: Any, target: Any, options: dict[str, object], symbol: str
+) -> Any:
+    try:
+        with _own_cache(triton):
+            return triton.compile(source, target=target, options=options)
+    except Exception as error:  # whatever the compiler of a third party raises
+        cause = error.__cause__ or error
+        raise BackendError(f"kernel {symbol}: Triton cannot compile it: {cause}") from error
+
+
+_cache_lock = threading.Lock()
+_cache_users: list[object] = []
+
+
+@contextmanager
+def _own_cache(triton: Any) -> Iterator[None]:
+    """Triton's own cache lies in a temporary place while any thread compiles for us: ours keeps
+    the results, and the user's is not filled.
+    """
+    cache = triton.knobs.cache
+    with _cache_lock:
+        if not _cache_users:
+            _cache_users.extend([cache.dir, tempfile.TemporaryDirectory(prefix="graphc-triton-")])
+            cache.dir = _cache_users[1].name  # type: ignore[attr-defined]
+        _cache_users.append(None)
+    try:
+        yield
+    finally:
+        with _cache_lock:
+            _cache_users.pop()
+            if len(_cache_users) == 2:
+                cache.dir, scratch = _cache_users
+                _cache_users.clear()
+                scratch.cleanup()  # type: ignore[attr-defined]
+
+
+def _code_of(made: Any, target: Target) -> Code:
+    binary = "cubin" if target.kind == "cuda" else "hsaco"
+    kinds = ("ttgir", "ptx") if target.kind == "cuda" else ("ttgir", "amdgcn")
+    texts = {kind: str(made.asm[kind]) for kind in kinds}
+    metadata = made.metadata
+    if getattr(metadata, "global_scratch_size", 0):
+        raise BackendError(f"kernel {metadata.name}: it wants global scratch memory")
+    return Code(
+        metadata.name, bytes(made.asm[binary]), texts, metadata.num_warps, metadata.shared
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8"
+    ) as file:
+        file.write(text)
+    Path(file.name).replace(path)
+
+
+def _load(path: Path, name: str) -> Any:
+    label = f"graphc_generated.{name}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(label, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[label] = module  # the compiler looks up a function's globals there
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules[label]
+    return module
+
+
+def disassemble(code: Code, options: tuple[str, ...]) -> str:
+    """What ``cuobjdump`` (it comes with Triton) says of a cubin: "-sass", or "-res-usage"."""
+    tool = _cuobjdump()
+    if tool is None:
+        raise BackendError("cuobjdump is missing: it comes with Triton or the CUDA toolkit")
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(code.binary)
+        file.flush()
+        done = subprocess.run([tool, *options, file.name], capture_output=True, text=True)
+    if done.returncode:
+        raise BackendError(f"cuobjdump: {done.stderr.strip()}")
+    return done.stdout
+
+
+def _cuobjdump() -> str | None:
+    spec = importlib.util.find_spec("triton")
+    if spec is not None and spec.submodule_search_locations:
+        path = Path(spec.submodule_search_locations[0]) / "backends/nvidia/bin/cuobjdump"
+        if path.exists():
+            return str(path)
+    return shutil.which("cuobjdump")

@@ -1,0 +1,211 @@
+"""Programs on a device made of host memory and the interpreter: numbers and the launch sequence."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("triton", reason="needs Triton: pip install 'graphc[gpu]'")
+
+import graphc as gc
+from graphc import nn, optim
+
+
+def _training(optimizer, backend):
+    gc.manual_seed(5)
+    x = gc.observed("x", (16, 12))
+    y = gc.observed("y", (16,), gc.int64)
+    net = nn.Linear(12, 20) >> nn.ReLU() >> nn.Linear(20, 4)
+    loss = nn.CrossEntropyLoss()(net(x), y)
+    made = optimizer()
+    return gc.compile([x, y], loss, made.minimize(loss), backend=backend), net
+
+
+def _batches():
+    generator = np.random.default_rng(3)
+    for _ in range(3):
+        yield (
+            generator.standard_normal((16, 12)).astype(np.float32),
+            generator.integers(0, 4, 16).astype(np.int64),
+        )
+
+
+@pytest.mark.parametrize(
+    "optimizer", [lambda: optim.SGD(lr=0.1), lambda: optim.Adam(lr=1e-2)], ids=["sgd", "adam"]
+)
+def test_training_equals_the_cpu(device, optimizer) -> None:
+    ours, net = _training(optimizer, "triton")
+    theirs, other = _training(optimizer, "llvm")
+    for images, labels in _batches():
+        np.testing.assert_allclose(
+            np.asarray(ours(images, labels)), theirs(images, labels), rtol=1e-5
+        )
+    for mine, expected in zip(net.parameters(), other.parameters(), strict=True):
+        np.testing.assert_allclose(
+            mine.node.attrs["state"].numpy(), expected.node.attrs["state"].numpy(),
+            rtol=1e-4, atol=1e-6,
+        )
+
+
+def _kinds(device, number=0):
+    """The kinds of a recorded graph's nodes, with what each waits for."""
+    graphs = list(device.graphs.values())
+    return [(kind, after) for _, after, kind, *_ in graphs[number]]
+
+
+def test_a_training_step_is_one_graph_launched_once(device) -> None:
+    step, _ = _training(lambda: optim.SGD(lr=0.1), "triton")
+    images, labels = next(_batches())
+    device.log.clear()
+    step(images, labels)
+    assert [entry[0] for entry in device.log].count("graph") == 1
+    kinds = [entry[0] for entry in device.log]
+    assert kinds.index("clear") < kinds.index("graph")
+    assert kinds.count("launch") == 0
+    (graph,) = device.graphs.values()
+    kernels = [entry for entry in graph if entry[2] == "kernel"]
+    assert len(kernels) == sum(1 for _ in step.schedule.body if type(_).__name__ == "Launch")
+    guarded = [e for e in kernels if e[4].handle.emitted.symbol.endswith("_guarded")]
+    plain = [e for e in kernels if e not in guarded]
+    assert guarded, "updates wait for the error word"
+    assert max(e[0] for e in plain) < min(e[0] for e in guarded)
+    assert all(after for _, after, *_ in guarded)
+
+
+def test_states_stay_on_the_device_until_the_host_reads(device) -> None:
+    step, net = _training(lambda: optim.SGD(lr=0.1), "triton")
+    images, labels = next(_batches())
+    step(images, labels)
+    weight = next(iter(net.parameters())).node.attrs["state"]
+    before = weight.buffer.array.copy()
+    device.log.clear()
+    step(images, labels)
+    sent = [entry for entry in device.log if entry[0] == "copy in"]
+    assert len(sent) == 2, "the two arguments and nothing else"
+    assert np.array_equal(before, weight.buffer.array), "the host's copy is old"
+    after = weight.numpy()
+    assert not np.array_equal(before, after)
+    version = weight.version
+    weight.set(np.zeros_like(before))
+    assert weight.version == version + 1
+    step(images, labels)
+    assert 0 < np.abs(weight.numpy()).max() < 0.05, "one step away from what was set"
+
+
+def test_a_failed_check_changes_nothing(device) -> None:
+    step, net = _training(lambda: optim.SGD(lr=0.1), "triton")
+    images, labels = next(_batches())
+    step(images, labels)
+    before = [p.node.attrs["state"].numpy() for p in net.parameters()]
+    versions = [p.node.attrs["state"].version for p in net.parameters()]
+    with pytest.raises(gc.RuntimeCheckError):
+        step(images, labels + 4)
+    for parameter, old, version in zip(net.parameters(), before, versions, strict=True):
+        assert np.array_equal(parameter.node.attrs["state"].numpy(), old)
+        assert parameter.node.attrs["state"].version == version
+    step(images, labels)
+
+
+def test_a_state_has_one_home(device) -> None:
+    x = gc.observed("x", (4,))
+    w = gc.parameter(np.ones(4, np.float32)).named("w")
+    gc.compile([x], x * w, backend="triton")
+    with pytest.raises(gc.StateError, match="one home"):
+        gc.compile([x], x + w, backend="llvm")
+
+
+@pytest.mark.parametrize("length", [1, 7])
+def test_a_scan_is_unrolled_into_the_graph(device, length) -> None:
+    x, h0 = gc.observed("x", (length, 3)), gc.observed("h0", (2, 3))
+    w = gc.parameter(np.float32([[0.5, 0.1, 0], [0, 0.5, 0], [0.2, 0, 0.3]])).named("w")
+    h, ys = gc.scan(lambda h, v: (gc.ops.tanh(h @ w + v),) * 2, h0, x)
+    program = gc.compile([h0, x], [h, ys], backend="triton")
+    generator = np.random.default_rng(0)
+    start = generator.standard_normal((2, 3)).astype(np.float32)
+    inputs = generator.standard_normal((length, 3)).astype(np.float32)
+    device.log.clear()
+    last, stacked = program(start, inputs)
+    assert [entry[0] for entry in device.log].count("graph") == 1
+    value = start
+    weights = w.node.attrs["state"].numpy()
+    for n in range(length):
+        value = np.tanh(value @ weights + inputs[n])
+        np.testing.assert_allclose(np.asarray(stacked)[n], value, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(last), value, rtol=1e-5, atol=1e-6)
+
+
+def test_long_loops_are_driven_by_the_host(device, monkeypatch) -> None:
+    from graphc.backends.triton import steps
+
+    monkeypatch.setattr(steps, "MOST_NODES", 8)
+    x = gc.observed("x", (3,))
+    out, _ = gc.scan(lambda a, _: (a * 0.5 + x, None), x, length=20)
+    program = gc.compile([x], out, backend="triton")
+    device.log.clear()
+    got = np.asarray(program(np.float32([1, 2, 3])))
+    assert [entry[0] for entry in device.log].count("graph") >= 20
+    value = np.float32([1, 2, 3])
+    for _ in range(20):
+        value = value * np.float32(0.5) + np.float32([1, 2, 3])
+    np.testing.assert_allclose(got, value, rtol=1e-6)
+
+
+def test_while_and_cond_read_their_predicates(device) -> None:
+    x = gc.observed("x", (), gc.float32)
+    doubled = gc.while_loop(lambda a: a < 100.0, lambda a: a * 2.0, x)
+    chosen = gc.cond(x > 3.0, lambda a: a + 1.0, lambda a: a - 1.0, x)
+    program = gc.compile([x], [doubled, chosen], backend="triton")
+    for value in (1.0, 5.0, 200.0):
+        wanted = value
+        while wanted < 100.0:
+            wanted *= 2.0
+        got = program(np.float32(value))
+        assert [float(v) for v in got] == [wanted, value + 1 if value > 3 else value - 1]
+
+
+def test_run_time_sizes_need_no_new_code(device) -> None:
+    batch = gc.Dim("B", specialize=False)
+    x = gc.observed("x", (batch, 5))
+    w = gc.parameter(np.arange(15, dtype=np.float32).reshape(5, 3)).named("w")
+    program = gc.compile([x], gc.ops.tanh(x @ w).sum(axis=1), backend="triton")
+    generator = np.random.default_rng(1)
+    for rows in (4, 17, 4):
+        given = generator.standard_normal((rows, 5)).astype(np.float32)
+        wanted = np.tanh(given @ w.node.attrs["state"].numpy()).sum(axis=1)
+        np.testing.assert_allclose(np.asarray(program(given)), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_results_go_to_given_arrays_and_a_wrong_one_is_refused(device) -> None:
+    x = gc.observed("x", (4,))
+    program = gc.compile([x], x * 2.0, backend="triton")
+    out = np.zeros(4, np.float32)
+    program(np.ones(4, np.float32), out=out)
+    assert out.tolist() == [2, 2, 2, 2]
+    with pytest.raises(gc.BindError, match="expected float32"):
+        program(np.ones(4, np.float32), out=np.zeros(4, np.float64))
+
+
+def test_out_of_memory_names_what_wanted_it(device) -> None:
+    device.limit = sum(b.nbytes for b in device.blocks.values()) + 10_000
+    x = gc.observed("x", (1 << 16,))
+    with pytest.raises(gc.BackendError, match=r"bytes: cuMemAlloc"):
+        gc.compile([x], x.sum(), backend="triton")
+
+
+def test_profile_times_every_launch_and_leaves_the_states(device) -> None:
+    step, net = _training(lambda: optim.SGD(lr=0.1), "triton")
+    images, labels = next(_batches())
+    profile = step.profile(images, labels)
+    assert len(profile.launches) >= 4
+    weight = next(iter(net.parameters())).node.attrs["state"]
+    other, theirs = _training(lambda: optim.SGD(lr=0.1), "llvm")
+    other(images, labels)
+    expected = next(iter(theirs.parameters())).node.attrs["state"].numpy()
+    np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_source_is_to_be_read(device) -> None:
+    x = gc.observed("x", (4, 8))
+    program = gc.compile([x], gc.nn.functional.softmax(x, -1), backend="triton")
+    (name,) = {k.name for k in program.schedule.kernels}
+    assert "tl.program_id" in program.source(name) or "tl.arange" in program.source(name)
