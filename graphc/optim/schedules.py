@@ -1,7 +1,7 @@
 """Learning rates as functions of the step: ``schedule(step) -> rate``.
 
 ``step`` is an int64 scalar Value, the number of steps already made, so the first call sees 0; the
-rate is a float32 scalar. Where ``torch.optim.lr_scheduler`` has the schedule, the rates are its.
+rate is a float64 scalar. Where ``torch.optim.lr_scheduler`` has the schedule, the rates are its.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from graphc import ops
 from graphc.graph import Value
-from graphc.types import float32
+from graphc.types import float64
 
 __all__ = [
     "Schedule",
@@ -33,7 +33,7 @@ Schedule = Callable[[Value], Value]
 def step(lr: float, step_size: int, gamma: float = 0.1) -> Schedule:
     """``lr * gamma^(t // step_size)``."""
     _positive(step_size=step_size)
-    return lambda t: lr * _power(gamma, (t // step_size).astype(float32))
+    return lambda t: lr * _power(gamma, (t // step_size).astype(float64))
 
 
 def multi_step(lr: float, milestones: Sequence[int], gamma: float = 0.1) -> Schedule:
@@ -47,13 +47,13 @@ def multi_step(lr: float, milestones: Sequence[int], gamma: float = 0.1) -> Sche
 
 def exponential(lr: float, gamma: float) -> Schedule:
     """``lr * gamma^t``."""
-    return lambda t: lr * _power(gamma, t.astype(float32))
+    return lambda t: lr * _power(gamma, t.astype(float64))
 
 
 def inverse_time(lr: float, decay: float, decay_steps: int = 1) -> Schedule:
     """``lr / (1 + decay t / decay_steps)``."""
     _positive(decay_steps=decay_steps)
-    return lambda t: lr / (1.0 + t.astype(float32) * (decay / decay_steps))
+    return lambda t: lr / (1.0 + t.astype(float64) * (decay / decay_steps))
 
 
 def linear(
@@ -87,13 +87,13 @@ def cosine_restarts(lr: float, t_0: int, t_mult: int = 1, eta_min: float = 0.0) 
 
     def schedule(t: Value) -> Value:
         if t_mult == 1:
-            return _cosine_between(lr, eta_min, (t % t_0).astype(float32) / float(t_0))
+            return _cosine_between(lr, eta_min, (t % t_0).astype(float64) / float(t_0))
         begin, span = ops.zeros_like(t), ops.full_like(t, t_0)
         at, length = t_0, t_0 * t_mult
         while at < 2**40:
             begin, span = ops.where(t >= at, at, begin), ops.where(t >= at, length, span)
             at, length = at + length, length * t_mult
-        return _cosine_between(lr, eta_min, (t - begin).astype(float32) / span.astype(float32))
+        return _cosine_between(lr, eta_min, (t - begin).astype(float64) / span.astype(float64))
 
     return schedule
 
@@ -118,7 +118,7 @@ def one_cycle(
     def schedule(t: Value) -> Value:
         up = _cosine_between(first, max_lr, _progress(t, 0.0, top))
         down = _cosine_between(max_lr, first / final_div_factor, _progress(t, top, last))
-        return ops.where(t.astype(float32) <= top, up, down)
+        return ops.where(t.astype(float64) <= top, up, down)
 
     return schedule
 
@@ -131,7 +131,7 @@ def cyclic(
     _positive(step_size_up=step_size_up, step_size_down=down)
 
     def schedule(t: Value) -> Value:
-        at = (t % (step_size_up + down)).astype(float32)
+        at = (t % (step_size_up + down)).astype(float64)
         rising = at / float(step_size_up)
         falling = (float(step_size_up + down) - at) / float(down)
         return base_lr + (max_lr - base_lr) * ops.minimum(rising, falling)
@@ -151,7 +151,7 @@ def warmup_cosine(lr: float, warmup_steps: int, total_steps: int, eta_min: float
         down = _cosine_between(lr, eta_min, _progress(t, warmup_steps, total_steps))
         if warmup_steps == 0:
             return down
-        return ops.where(t < warmup_steps, lr * ((t + 1).astype(float32) / warmup_steps), down)
+        return ops.where(t < warmup_steps, lr * ((t + 1).astype(float64) / warmup_steps), down)
 
     return schedule
 
@@ -167,7 +167,7 @@ def _positive(**numbers: int) -> None:
 
 def _progress(t: Value, begin: float, end: float) -> Value:
     """0 until ``begin``, 1 from ``end`` on, a line between."""
-    return ops.clip((t.astype(float32) - begin) / (end - begin), 0.0, 1.0)
+    return ops.clip((t.astype(float64) - begin) / (end - begin), 0.0, 1.0)
 
 
 def _cosine_between(start: float, end: float, progress: Value) -> Value:
@@ -182,7 +182,7 @@ def _power(base: float, exponent: Value) -> Value:
 
 
 def _count_reached(t: Value, milestones: Sequence[int]) -> Value:
-    count = ops.zeros((), float32)
+    count = ops.zeros((), float64)
     for milestone in milestones:
-        count = count + (t >= milestone).astype(float32)
+        count = count + (t >= milestone).astype(float64)
     return count

@@ -256,7 +256,7 @@ def test_schedules_equal_torch(
     rate = getattr(optim.schedules, name)(*args)(t)
     for i in range(count):
         wanted = optimizer.param_groups[0]["lr"]
-        assert evaluate(rate, {t: i}) == pytest.approx(wanted, rel=1e-5, abs=1e-8), i
+        assert evaluate(rate, {t: i}) == pytest.approx(wanted, rel=1e-9, abs=1e-14), i
         optimizer.step()
         scheduler.step()
 

@@ -1,0 +1,1 @@
+"""Programs as users write them, compiled, with numbers equal to PyTorch's."""
