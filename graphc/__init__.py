@@ -44,6 +44,7 @@ from graphc.errors import (
     VerifyError,
 )
 from graphc.graph import Graph, Value
+from graphc.nn.remat import remat
 from graphc.random import Rng, manual_seed
 from graphc.text_parser import parse_graph
 from graphc.types import (
@@ -136,6 +137,7 @@ __all__ = [
     "parameter",
     "parse_graph",
     "random",
+    "remat",
     "restore",
     "save",
     "save_arrays",

@@ -8,6 +8,7 @@ bound.
     attach(v, states, new)   ->  v, and (state, new) among the graph's updates
     mark(v)                  ->  v
     custom(x)                ->  its function's body
+    remat(*ys, *xs)          ->  ys
     site()                   ->  the hash of its block's name in this graph: where a number is drawn
 """
 
@@ -55,6 +56,8 @@ def needed_nodes(roots: Sequence[Value], mode: str | None = None) -> list[Node]:
 def _followed(node: Node, mode: str | None) -> tuple[Value, ...]:
     if node.op == "by_mode" and mode is not None:
         return (node.inputs[0 if mode == "train" else 1],)
+    if node.op == "remat":
+        return node.inputs[: node.attrs["results"]]
     return node.inputs[:1] if node.op == "mark" else node.inputs
 
 
@@ -143,6 +146,9 @@ def _resolve(
         elif node.op == "custom":
             forward: Graph = _close_bodies(node, mode)["forward"]
             _stand_for(node, inline(forward, inputs), replaced, moved)
+            continue
+        elif node.op == "remat":
+            _stand_for(node, inputs, replaced, moved)
             continue
         elif node.op == "mark" or (node.op == "by_mode" and mode is not None):
             stands = inputs[0]

@@ -365,7 +365,9 @@ def _copied(
     rest = node.outputs
     if not same:
         place = node.block, node.source
-        rest = Node(node.op, inputs, node.attrs, node.types, *place, primal=primal).outputs
+        again = node.again
+        copied = Node(node.op, inputs, node.attrs, node.types, *place, primal=primal, again=again)
+        rest = copied.outputs
     for old, new in zip(node.outputs, rest, strict=True):
         new.name = old.name
     return [mapping.get(old, new) for old, new in zip(node.outputs, rest, strict=True)]

@@ -30,6 +30,7 @@ from graphc.ops.lifting import constant
 from graphc.passes.explain import Explanation, explain
 from graphc.passes.memory import MemoryPlan, plan_memory
 from graphc.passes.pipeline import Compiled, compile_graph
+from graphc.passes.rematerialize import recomputations
 from graphc.profile import Profile, profile_of
 from graphc.records import dataclass
 from graphc.schedule import Schedule
@@ -68,7 +69,9 @@ def compile(  # noqa: A001 - the verb that everybody expects
     ``inputs`` are observed values, or dims (given as ints at the call); ``outputs`` any structure
     of values; ``updates`` maps states to new values. Without ``mode`` it is "eval" without updates,
     "train" where an optimizer made the updates or a parameter is written. ``check="nan"`` names the
-    first node that makes a NaN. ``memory_budget`` in bytes bounds the intermediate results.
+    first node that makes a NaN. ``memory_budget`` in bytes bounds the intermediate results: where
+    they do not fit, some are computed again in the backward pass (``explain()`` says which); where
+    that does not suffice a BackendError says how much is needed.
     ``unused="ignore"`` allows inputs that nothing needs.
 
     Raises BindError for inputs that are missing, given twice or not needed, ModeError where the
@@ -359,27 +362,55 @@ class Executable:
 
     def _compiled(self, fixed: Mapping[Dim, int]) -> _Program:
         graph, _ = bind_graph(self.graph, fixed)
-        compiled = compile_graph(
-            graph, self.name, check_nan=self._check_nan, rewrite=self._backend.refine
-        )
+        compiled, memory = self._fitting(graph)
         scheduled = compiled.scheduled
-        memory = None if scheduled.schedule.sizes else plan_memory(scheduled.schedule)
-        budget = self._memory_budget
-        if budget is not None and memory is not None and memory.peak > budget:
-            raise BackendError(
-                f"{self.name} needs {memory.peak:,} bytes for intermediate results, "
-                f"the budget is {budget:,}"
-            )
         for name, cell in scheduled.cells.items():
             cell.buffer.claim(self._backend.name, name)
         loaded = self._backend.compile(
             scheduled.schedule,
             states={name: cell.buffer for name, cell in scheduled.cells.items()},
             constants=dict(scheduled.constants),
-            plan=lambda run_time: plan_memory(scheduled.schedule, run_time).offsets,
+            plan=lambda run_time: self._checked(plan_memory(scheduled.schedule, run_time)).offsets,
             slow=self._slow,
         )
         return _Program(compiled, loaded, memory)
+
+    def _fitting(self, graph: Graph) -> tuple[Compiled, MemoryPlan | None]:
+        """What the graph compiles to, with forward values computed again where the budget asks for
+        it.
+        """
+        compiled, memory = self._planned(graph)
+        budget = self._memory_budget
+        if budget is None or memory is None or memory.peak <= budget:
+            return compiled, memory
+        least = memory.peak
+        for repeated in recomputations(graph):
+            compiled, tried = self._planned(repeated)
+            assert tried is not None  # its sizes are those of the first
+            if tried.peak <= budget:
+                return compiled, tried
+            least = min(least, tried.peak)
+        raise BackendError(
+            f"{self.name} needs {least:,} bytes for intermediate results, computing again what it "
+            f"can ({memory.peak:,} without); the budget is {budget:,}"
+        )
+
+    def _planned(self, graph: Graph) -> tuple[Compiled, MemoryPlan | None]:
+        compiled = compile_graph(
+            graph, self.name, check_nan=self._check_nan, rewrite=self._backend.refine
+        )
+        schedule = compiled.scheduled.schedule
+        return compiled, None if schedule.sizes else plan_memory(schedule)
+
+    def _checked(self, plan: MemoryPlan) -> MemoryPlan:
+        """A plan for run-time sizes, whose kernels are there already: it fits or it does not."""
+        budget = self._memory_budget
+        if budget is not None and plan.peak > budget:
+            raise BackendError(
+                f"{self.name} needs {plan.peak:,} bytes for intermediate results at these sizes, "
+                f"the budget is {budget:,}"
+            )
+        return plan
 
     # -- looking
     def _latest(self) -> _Program:

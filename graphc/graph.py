@@ -3,7 +3,7 @@
 ::
 
     Node  := op, inputs (values, ordered), attrs, types (one a result), block, source, serial,
-             primal
+             primal, again
     Value := node, index, name                 (result ``index`` of ``node``)
     Graph := inputs, outputs, updates (state, new value); its nodes are what these need, by serial
     block := segment / segment ...             (the module and composite calls that made the node)
@@ -58,6 +58,7 @@ __all__ = [
     "inline",
     "make_node",
     "rebuild",
+    "recompute",
     "source_value",
     "standing",
 ]
@@ -82,7 +83,11 @@ _serials = itertools.count(1)
 
 @dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
 class Node:
-    """One application of an op. ``primal`` is the forward node that a backward node belongs to."""
+    """One application of an op. ``primal`` is the forward node that a backward node belongs to.
+
+    ``again`` above 0 tells that the node repeats another one, later, so that its result need not be
+    kept until then (rematerialization): equal nodes that differ in it are not merged.
+    """
 
     op: str
     inputs: tuple[Value, ...]
@@ -92,6 +97,7 @@ class Node:
     source: SourceLoc | None = None
     serial: int = field(default_factory=lambda: next(_serials))
     primal: Node | None = None
+    again: int = 0
     outputs: tuple[Value, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -177,6 +183,7 @@ class _Frame:
 
 _frames: ContextVar[tuple[_Frame, ...]] = ContextVar("graphc_blocks", default=())
 _primal: ContextVar[Node | None] = ContextVar("graphc_primal", default=None)
+_again: ContextVar[int] = ContextVar("graphc_again", default=0)
 _closed: ContextVar[bool] = ContextVar("graphc_closed", default=False)
 _roots = itertools.count(1)
 
@@ -226,11 +233,12 @@ def composite_of(path: str) -> tuple[str, str]:
 def differentiating(primal: Node) -> Iterator[None]:
     """Nodes made inside are derivatives of ``primal``: they keep it, its block and its line."""
     frames = _frames.set((*_frames.get(), _Frame(primal.block)))
-    before = _primal.set(primal)
+    before, again = _primal.set(primal), _again.set(0)
     try:
         with pinned(primal.source):
             yield
     finally:
+        _again.reset(again)
         _primal.reset(before)
         _frames.reset(frames)
 
@@ -239,7 +247,8 @@ def make_node(
     op: str, inputs: tuple[Value, ...], attrs: Mapping[str, Hashable], types: tuple[TensorType, ...]
 ) -> Node:
     """A node in the current block, at the current line, with no rule consulted."""
-    return Node(op, inputs, attrs, types, current_block(), here(), next(_serials), _primal.get())
+    place = current_block(), here(), next(_serials), _primal.get(), _again.get()
+    return Node(op, inputs, attrs, types, *place)
 
 
 def source_value(op: str, type: TensorType, name: str | None = None, **attrs: Hashable) -> Value:
@@ -444,6 +453,7 @@ def copy_with_types(
     *,
     replacing: bool = False,
     moved: Mapping[Node, Node] | None = None,
+    again: int | None = None,
 ) -> Node:
     """A new node of ``node``'s op, block, line and names; no rule is consulted.
 
@@ -454,7 +464,8 @@ def copy_with_types(
     keeps = replacing and all(v.node.serial < node.serial for v in inputs)
     serial = node.serial if keeps else next(_serials)
     primal = node.primal if moved is None else follow(moved, node.primal)
-    copied = Node(node.op, inputs, attrs, types, node.block, node.source, serial, primal)
+    times = node.again if again is None else again
+    copied = Node(node.op, inputs, attrs, types, node.block, node.source, serial, primal, times)
     for old, new in zip(node.outputs, copied.outputs, strict=False):
         new.name = old.name
     return copied
@@ -469,6 +480,25 @@ def inline(graph: Graph, arguments: Sequence[Value]) -> tuple[Value, ...]:
             new = copy_with_types(node, inputs, node.attrs, node.types)
             replaced.update(zip(node.outputs, new.outputs, strict=True))
     return tuple(replaced.get(v, v) for v in graph.outputs)
+
+
+def recompute(outputs: Sequence[Value], given: Sequence[Value], again: int) -> tuple[Value, ...]:
+    """The outputs computed once more from the values in ``given``, by nodes that say so.
+
+    What they attach and mark happened the first time.
+    """
+    replaced: dict[Value, Value] = {}
+    moved: dict[Node, Node] = {}
+    for node in ancestors(outputs, given):
+        inputs = tuple(replaced.get(v, v) for v in node.inputs)
+        if node.op in ("attach", "mark"):
+            replaced[node.outputs[0]] = inputs[0]
+        elif inputs and node.op != "read":
+            new = copy_with_types(node, inputs, node.attrs, node.types, moved=moved, again=again)
+            moved[node] = new
+            replaced.update(zip(node.outputs, new.outputs, strict=True))
+    kept = {id(v) for v in given}
+    return tuple(v if id(v) in kept else replaced.get(v, v) for v in outputs)
 
 
 def follow(moved: Mapping[Node, Node], primal: Node | None) -> Node | None:
@@ -496,16 +526,19 @@ def standing() -> Iterator[Callable[[Node, Mapping[Node, Node]], None]]:
     """
     outer = _frames.get()
     frames, primal, closed = _frames.set(outer), _primal.set(None), _closed.set(True)
+    again = _again.set(0)
 
     def stand_at(node: Node, moved: Mapping[Node, Node]) -> None:
         _frames.set((*outer, _Frame(node.block)))
         _primal.set(follow(moved, node.primal))
+        _again.set(node.again)
         pin(node.source)
 
     try:
         with pinned(None):
             yield stand_at
     finally:
+        _again.reset(again)
         _closed.reset(closed)
         _primal.reset(primal)
         _frames.reset(frames)

@@ -6,7 +6,7 @@
     dim      := "dim" NAME [ "min=" int ] [ "max=" int ] [ "multiple_of=" int ]
                 [ "specialize=false" ]
     node     := names ":" types "=" op "(" input names [ ";" attrs ] ")"   [ "#" place ]
-    place    := FILE ":" LINE  [ block ]  [ "~" primal ]        ("-" where no line is known)
+    place    := FILE ":" LINE  [ block ]  [ "~" primal ]  [ "^" again ]     ("-": no line is known)
     update   := "update" state "=" name
     attr     := NAME "=" ( int | float | "true" | "false" | "none" | STRING | dtype | size
                          | "(" attr values ")" | contraction | "array(" numbers ")"
@@ -179,6 +179,8 @@ class _Printer:
             words.append(self.blocks.get(node.block, node.block))
         if node.primal is not None and node.primal.outputs[0] in self.names:
             words.append(f"~{self.names[node.primal.outputs[0]]}")
+        if node.again:
+            words.append(f"^{node.again}")
         return "" if words == ["-"] else " ".join(words)
 
     def attr(self, value: Any, indent: str) -> str:

@@ -38,7 +38,8 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _PLACE = re.compile(
-    r"#\s+(?:-|(?P<file>.+?):(?P<line>\d+))(?: (?P<block>[^~\s]\S*))?(?: ~(?P<primal>\S+))?\s*$"
+    r"#\s+(?:-|(?P<file>.+?):(?P<line>\d+))(?: (?P<block>[^~^\s]\S*))?(?: ~(?P<primal>\S+))?"
+    r"(?: \^(?P<again>\d+))?\s*$"
 )
 
 
@@ -289,13 +290,14 @@ class _Parser:
     ) -> None:
         if len(names) != len(types):
             self.fail(f"{len(names)} names for {len(types)} results", names[0])
-        source, block, primal = None, "", None
+        source, block, primal, again = None, "", None, 0
         if place:
             source = SourceLoc(place["file"], int(place["line"])) if place["file"] else None
             block = place["block"] or ""
             known = self.scope.values.get(place["primal"] or "")
             primal = known.node if known is not None else None
-        node = Node(op, inputs, attrs, types, block, source, primal=primal)
+            again = int(place["again"] or 0)
+        node = Node(op, inputs, attrs, types, block, source, primal=primal, again=again)
         for name, value in zip(names, node.outputs, strict=True):
             if name.text in self.scope.values:
                 self.fail(f"{name.text!r} is defined twice", name)

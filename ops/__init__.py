@@ -25,6 +25,7 @@ from graphc.ops import (
     random,
     reduce,
     reductions,
+    rematerialize,
     scatter,
     selection,
     shape,
@@ -44,6 +45,7 @@ from graphc.ops.selection import *
 PRIMITIVES = (
     *(branch, contract, custom, cut, dynamic, elementwise),
     *(index, loop, random, reduce, scatter, shape, sorting, source),
+    rematerialize,
 )
 
 __all__ = [

@@ -21,7 +21,7 @@ from graphc.records import dataclass
 from graphc.schedule import Launch, walk
 from graphc.types import SourceLoc
 
-__all__ = ["Edge", "Explanation", "KernelEntry", "explain"]
+__all__ = ["Edge", "Explanation", "KernelEntry", "Repeated", "explain"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,18 @@ class Edge:
 
 
 @dataclass(frozen=True)
+class Repeated:
+    """A value that the backward pass computes a second time, not kept since the forward pass."""
+
+    value: str
+    bytes: int
+    kernel: str
+
+    def __str__(self) -> str:
+        return f"{self.value} ({_size(self.bytes)}) in {self.kernel}"
+
+
+@dataclass(frozen=True)
 class Explanation:
     """What ``Executable.explain()`` answers; its text is for people."""
 
@@ -83,6 +95,7 @@ class Explanation:
     edges: tuple[Edge, ...]
     peak: int | None = None
     peak_by_source: Mapping[str, int] = field(default_factory=dict)
+    repeated: tuple[Repeated, ...] = ()
 
     def __str__(self) -> str:
         count = len({e.name for e in self.kernels})
@@ -91,6 +104,10 @@ class Explanation:
         if self.edges:
             lines.append("not fused:")
             lines += [f"  {edge}" for edge in self.edges]
+        if self.repeated:
+            total = _size(sum(r.bytes for r in self.repeated))
+            lines.append(f"computed again in the backward pass, instead of keeping {total}:")
+            lines += [f"  {value}" for value in self.repeated]
         if self.peak is not None:
             lines.append(f"intermediate results: {_size(self.peak)} at the peak")
             lines += [f"  {_size(n)} from {where}" for where, n in self.peak_by_source.items()]
@@ -105,7 +122,22 @@ def explain(compiled: Compiled, memory: MemoryPlan | None = None) -> Explanation
     kernels = tuple(_entry(launch, call) for launch, call in pairs)
     peak = None if memory is None else memory.peak
     by_source = {} if memory is None else memory.by_source(schedule)
-    return Explanation(schedule.name, kernels, _edges(compiled, pairs), peak, by_source)
+    edges = _edges(compiled, pairs)
+    return Explanation(schedule.name, kernels, edges, peak, by_source, _repeated(pairs))
+
+
+def _repeated(
+    pairs: list[tuple[Launch, KernelCall | RoutineCall]],
+) -> tuple[Repeated, ...]:
+    """What kernels compute again; copies of it for other kernels count nothing."""
+    found: dict[str, Repeated] = {}
+    for launch, call in pairs:
+        pieces = call.region.pieces if isinstance(call, KernelCall) else []
+        if any(p.slot in call.outputs for p in pieces):
+            for piece in (p for p in pieces if p.again):
+                repeated = Repeated(piece.slot.name, nbytes(piece.slot), launch.kernel)
+                found.setdefault(piece.slot.key, repeated)
+    return tuple(found.values())
 
 
 def _entry(launch: Launch, call: KernelCall | RoutineCall) -> KernelEntry:

@@ -192,6 +192,8 @@ class _Fusion:
     def _forbidden(self, early: Region, late: Region) -> Refusal | None:
         if early.pieces[0].control is not None or late.pieces[0].control is not None:
             return Refusal("a loop, branch or routine is no part of a kernel")
+        if _only_forward(early) and any(p.again for p in late.pieces):
+            return Refusal("it is computed again only when the backward pass needs it")
         if early.partial and any(key in early.partial for p in late.pieces for key in p.reads):
             return Refusal("the partial results of all blocks are needed first")
         checks = any(p.checks for p in (*early.pieces, *late.pieces))
@@ -354,6 +356,11 @@ def _cone(by_key: dict[str, Piece], key: str) -> list[Piece]:
         if not piece.bound:
             stack.extend(load.tensor for load in piece.loads)
     return list(found.values())
+
+
+def _only_forward(region: Region) -> bool:
+    """Whether nothing in it waits for the backward pass."""
+    return not any(p.again or p.backward for p in region.pieces)
 
 
 def _two_contracts(early: Region, late: Region) -> Refusal | None:

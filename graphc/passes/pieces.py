@@ -155,6 +155,16 @@ class Piece:
     def contracts(self) -> bool:
         return any(isinstance(t, Contract) for t in self.terms)
 
+    @property
+    def again(self) -> bool:
+        """Whether it repeats what another piece computes, to save that one's memory."""
+        return self.slot.origin is not None and self.slot.origin.again > 0
+
+    @property
+    def backward(self) -> bool:
+        """Whether it belongs to a derivative."""
+        return any(n.primal is not None for n in self.nodes)
+
     @cached_property
     def work(self) -> int:
         """Additions an element, not counting what it reduces over."""

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from graphc.kernel.terms import Kernel, Load, Store, Term
 from graphc.passes.compose import Block, Call, ControlCall, KernelCall, RoutineCall
 from graphc.passes.meaning import meaning
-from graphc.passes.pieces import Piece, Program, Slot
+from graphc.passes.pieces import Piece, Program, Slot, nbytes
 from graphc.records import dataclass
 from graphc.routines import ROUTINES, Routine
 from graphc.schedule import (
@@ -159,10 +159,45 @@ class _Flow:
                         if not waiting[later]:
                             following.append(later)
             ready = following
+        self._delay(level)
         groups: list[list[int]] = [[] for _ in range(1 + max(level.values(), default=-1))]
         for n in sorted(level):
             groups[level[n]].append(n)
         return groups
+
+
+    def _delay(self, level: dict[int, int]) -> None:
+        """Let what is computed a second time run right before its first reader: it exists to be
+        short-lived. A program with such kernels is short of memory, so its packed copies wait too.
+        """
+        if not any(_repeats(self.calls[n]) for n in level):
+            return
+        for n in sorted(level, key=lambda n: -level[n]):
+            readers = [level[m] for m in self.after[n] if m in level]
+            call = self.calls[n]
+            if readers and (_repeats(call) or _copies(call)):
+                level[n] = max(level[n], min(readers) - 1)
+
+
+def _repeats(call: Call) -> bool:
+    """Whether a kernel computes what was computed before and not kept, and makes more than it lets
+    go.
+    """
+    if not isinstance(call, KernelCall) or not any(p.again for p in call.region.pieces):
+        return False
+    return sum(map(nbytes, call.outputs)) >= sum(map(nbytes, _intermediate(call.inputs)))
+
+
+def _intermediate(slots: Iterable[Slot]) -> list[Slot]:
+    return [s for s in slots if s.kind == "computed"]
+
+
+def _copies(call: Call) -> bool:
+    """Whether a kernel only lays out what another one made: none of its results is a value."""
+    if not isinstance(call, KernelCall):
+        return False
+    made = {p.slot for p in call.region.pieces}
+    return not any(s in made for s in call.outputs)
 
 
 def _may_fail(call: Call) -> bool:

@@ -2,7 +2,8 @@
 
     exp(x), ..., exp(x)   ->   one node
 
-Equal are nodes of one op with the same inputs and attributes: draws of random numbers have keys of
+Equal are nodes of one op with the same inputs and attributes, unless one is there to repeat the
+other later (``Node.again``): draws of random numbers have keys of
 their own, so two of them never are. Sources stand for themselves; equal constants are one.
 """
 
@@ -35,7 +36,7 @@ def share(graph: Graph) -> Graph:
 
 def _key(node: Node, inputs: tuple[Value, ...]) -> Hashable:
     attrs = tuple((name, _exact(node.attrs[name])) for name in sorted(node.attrs))
-    return node.op, tuple(map(id, inputs)), attrs, node.types
+    return node.op, tuple(map(id, inputs)), attrs, node.types, node.again
 
 
 def _exact(value: Any) -> Hashable:

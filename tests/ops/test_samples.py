@@ -62,6 +62,7 @@ def test_every_module_registers() -> None:
     assert {module.__name__.split(".")[-1] for module in graphc.ops.PRIMITIVES} == {
         *("branch", "contract", "custom", "cut", "dynamic", "elementwise"),
         *("index", "loop", "random", "reduce", "scatter", "shape", "sorting", "source"),
+        "rematerialize",
     }
 
 
