@@ -15,6 +15,8 @@ collect_ignore = ["ops", "backends", "build", "examples", "benchmarks"]
 # read by Triton's compiler, not by Python
 collect_ignore += ["graphc/backends/triton/device.py"]
 
+#: tests that are named for each reason why they did not run
+LISTED = 20
 NEEDS = {
     "torch": ("PyTorch", importlib.util.find_spec("torch") is not None),
     "gpu": ("a CUDA device", Path("/dev/nvidiactl").exists()),
@@ -53,5 +55,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("NOT CHECKED by this run", sep="!", red=True, bold=True)
     for reason, tests in by_reason.items():
         terminalreporter.line(f"{reason}: {len(tests)} tests", bold=True)
-        for test in tests:
+        for test in tests[:LISTED]:
             terminalreporter.line(f"  {test}")
+        if len(tests) > LISTED:
+            terminalreporter.line(f"  ... and {len(tests) - LISTED} more")

@@ -54,7 +54,7 @@ def run_on_device(
 ) -> dict[str, Any]:
     """The kernel's outputs by name."""
     program = program_of(kernel, sizes, precision)
-    given = [np.ascontiguousarray(inputs[t.name], t.type.dtype.numpy) for t in kernel.inputs]
+    given = [np.array(inputs[t.name], t.type.dtype.numpy, order="C") for t in kernel.inputs]
     given += [np.array((scalars or {})[s.name], s.dtype.numpy) for s in kernel.scalars]
     made = program.call(*given)
     results = made if isinstance(made, tuple) else (made,)
