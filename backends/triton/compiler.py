@@ -86,11 +86,11 @@ def compile_kernel(job: Job, target: Target, cache: Cache | None = None) -> Comp
 def _compiled(
     job: Job, emitted: Emitted, tiling: GpuTiling, target: Target, cache: Cache
 ) -> CompiledKernel:
-    plain = emitted.text.replace(f"def {emitted.symbol}(", f"def {_SYMBOL}(")
+    plain, kinds = _content(emitted)
     version = triton_version()
     if version is None:
         raise BackendError("the triton backend needs Triton: pip install 'graphc[gpu]' (Linux)")
-    key = key_of(plain, str(tiling), target.name, version, _device_functions())
+    key = key_of(plain, kinds, str(tiling), target.name, version, _device_functions())
     one = replace(emitted, text=plain, symbol=_SYMBOL)
 
     def make() -> bytes:
@@ -136,20 +136,24 @@ def compile_kernels(
     found = cache or default_cache()
     listed = list(jobs)
     emitted = [emit(job) for job in listed]
-    first: dict[tuple[str, str], int] = {}
-    for n, ((text, tiling), job) in enumerate(zip(emitted, listed, strict=True)):
-        first.setdefault(_content(job, text, tiling), n)
+    contents = [(*_content(text), str(tiling)) for text, tiling in emitted]
+    first: dict[tuple[str, ...], int] = {}
+    for n, content in enumerate(contents):
+        first.setdefault(content, n)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         made = {
             n: pool.submit(_compiled, listed[n], *emitted[n], target, found)
             for n in first.values()
         }
         return [
-            replace(made[first[_content(job, *e)]].result(), name=job.kernel.name, emitted=e[0])
-            for job, e in zip(listed, emitted, strict=True)
+            replace(made[first[content]].result(), name=job.kernel.name, emitted=text)
+            for job, content, (text, _) in zip(listed, contents, emitted, strict=True)
         ]
 
 
-def _content(job: Job, emitted: Emitted, tiling: GpuTiling) -> tuple[str, str]:
+def _content(emitted: Emitted) -> tuple[str, str]:
+    """A text without the kernel's own name, and the types of its arguments, which the text does not
+    hold: equal contents become equal code.
+    """
     plain = emitted.text.replace(f"def {emitted.symbol}(", f"def {_SYMBOL}(")
-    return plain, str(tiling)
+    return plain, " ".join(kind for _, kind in emitted.arguments)

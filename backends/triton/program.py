@@ -35,6 +35,7 @@ from graphc.backends.triton.steps import (
     build_steps,
     kernel_runs,
 )
+from graphc.backends.triton.tiling import GpuTiling
 from graphc.backends.triton.toolchain import Target, disassemble
 from graphc.bind import Parameter, bind_arguments
 from graphc.errors import BackendError, BindError, RuntimeCheckError
@@ -84,15 +85,25 @@ class TimedLaunch:
 Key = tuple[str, int, bool]
 
 
-def jobs_of(schedule: Schedule, precision: str = "ieee") -> dict[Key, Job]:
-    """What to compile: each kernel as it is launched, before the commit or (guarded) after it."""
+def jobs_of(
+    schedule: Schedule,
+    precision: str = "ieee",
+    tilings: Mapping[str, GpuTiling] | None = None,
+) -> dict[Key, Job]:
+    """What to compile: each kernel as it is launched, before the commit or (guarded) after it.
+
+    ``tilings`` by kernel's name replace those that would be chosen.
+    """
+    given = tilings or {}
     jobs: dict[Key, Job] = {}
     guards = bool(schedule.checks)
     for statement, committed in _placed(schedule.body):
         for n, part in enumerate(parts_of(schedule, statement)):
             key = _key(schedule, statement, n, committed)
             if key not in jobs:
-                jobs[key] = Job(part.kernel, committed and guards, precision)
+                jobs[key] = Job(
+                    part.kernel, committed and guards, precision, given.get(part.kernel.name)
+                )
     return jobs
 
 
@@ -288,10 +299,11 @@ class Program:
         plan: Plan | None = None,
         slow: Callable[..., Any] | None = None,
         precision: str = "ieee",
+        tilings: Mapping[str, GpuTiling] | None = None,
     ) -> None:
         self.schedule, self.driver, self.target = schedule, driver, target
         self._plan, self._slow = plan, slow or self._call_slowly
-        jobs = jobs_of(schedule, precision)
+        jobs = jobs_of(schedule, precision, tilings)
         made = compile_kernels(jobs.values(), target)
         self.kernels = dict(zip(jobs, made, strict=True))
         self._functions: dict[Key, Function] = {

@@ -11,13 +11,15 @@ import numpy as np
 from graphc.backends.triton import driver as cuda
 from graphc.backends.triton.backend import device_target
 from graphc.backends.triton.program import Program
+from graphc.backends.triton.tiling import GpuTiling
 from graphc.kernel.terms import Kernel, KernelTensor
 from graphc.schedule import Buffer, CheckInfo, Launch, Schedule, evaluate_type
 from graphc.types import TensorType
 
 
 def program_of(
-    kernel: Kernel, sizes: Mapping[str, int] | None = None, precision: str = "ieee"
+    kernel: Kernel, sizes: Mapping[str, int] | None = None, precision: str = "ieee",
+    tiling: GpuTiling | None = None,
 ) -> Program:
     """A program whose arguments are the kernel's inputs and scalars."""
     kernel = replace(kernel, name="k_" + kernel.name)
@@ -42,6 +44,7 @@ def program_of(
     return Program(
         schedule, states={}, constants={}, driver=device,
         target=device_target(device.capability), precision=precision,
+        tilings={} if tiling is None else {kernel.name: tiling},
     )
 
 

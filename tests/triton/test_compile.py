@@ -102,6 +102,14 @@ def test_equal_kernels_compile_once_and_the_cache_holds_them(tmp_path, monkeypat
     assert len(calls) == 2, "a damaged entry is made anew"
 
 
+def test_element_types_make_different_code_of_one_text() -> None:
+    texts = ["kernel one\n" + of_zoo_body().replace("f32", t) for t in ("f32", "f64")]
+    texts = [t.replace("a + 1.0", "abs(a)") for t in texts]
+    made = compile_kernels([Job(parse_kernel(t)) for t in texts], TARGETS["sm_90"], Cache(None))
+    assert made[0].emitted.text == made[1].emitted.text
+    assert made[0].code.binary != made[1].code.binary
+
+
 def of_zoo_body():
     return """  axes i:64
   in x f32[64]
