@@ -44,6 +44,7 @@ from graphc.errors import (
     VerifyError,
 )
 from graphc.graph import Graph, Value
+from graphc.handwritten import kernel
 from graphc.nn.remat import remat
 from graphc.random import Rng, manual_seed
 from graphc.text_parser import parse_graph
@@ -126,6 +127,7 @@ __all__ = [
     "int32",
     "int64",
     "jvp",
+    "kernel",
     "load_arrays",
     "manual_seed",
     "mark",

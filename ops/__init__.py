@@ -16,6 +16,7 @@ from graphc.ops import (
     cut,
     dynamic,
     elementwise,
+    handwritten,
     index,
     indexing,
     loop,
@@ -45,6 +46,7 @@ from graphc.ops.selection import *
 PRIMITIVES = (
     *(branch, contract, custom, cut, dynamic, elementwise),
     *(index, loop, random, reduce, scatter, shape, sorting, source),
+    handwritten,
     rematerialize,
 )
 
