@@ -12,10 +12,13 @@ from graphc.ops import (
     branch,
     contract,
     creation,
+    curves,
     custom,
     cut,
+    derived,
     dynamic,
     elementwise,
+    extend,
     handwritten,
     index,
     indexing,
@@ -35,6 +38,8 @@ from graphc.ops import (
 )
 from graphc.ops.arithmetic import *
 from graphc.ops.creation import *
+from graphc.ops.curves import *
+from graphc.ops.derived import *
 from graphc.ops.indexing import *
 from graphc.ops.movement import *
 from graphc.ops.pooling import *
@@ -44,7 +49,7 @@ from graphc.ops.selection import *
 
 #: modules that register primitive ops
 PRIMITIVES = (
-    *(branch, contract, custom, cut, dynamic, elementwise),
+    *(branch, contract, curves, custom, cut, dynamic, elementwise, extend),
     *(index, loop, random, reduce, scatter, shape, sorting, source),
     handwritten,
     rematerialize,
@@ -53,6 +58,8 @@ PRIMITIVES = (
 __all__ = [
     *arithmetic.__all__,
     *creation.__all__,
+    *curves.__all__,
+    *derived.__all__,
     *indexing.__all__,
     *movement.__all__,
     *pooling.__all__,

@@ -41,7 +41,6 @@ __all__ = [
     "clip",
     "copysign",
     "cos",
-    "cosh",
     "divide",
     "equal",
     "erf",
@@ -82,7 +81,6 @@ __all__ = [
     "sigmoid",
     "sign",
     "sin",
-    "sinh",
     "sqrt",
     "square",
     "subtract",
@@ -358,21 +356,6 @@ def log10(a: object) -> Value:
     """The logarithm to base 10."""
     (value,) = _floating("log10", a)
     return apply("log2", value) * math.log10(2.0)
-
-
-@function
-def sinh(a: object) -> Value:
-    """Hyperbolic sine."""
-    (value,) = _floating("sinh", a)
-    growth = apply("expm1", value)
-    return 0.5 * (growth + growth / (growth + 1))
-
-
-@function
-def cosh(a: object) -> Value:
-    """Hyperbolic cosine."""
-    (value,) = _floating("cosh", a)
-    return 0.5 * (apply("exp", value) + apply("exp", -value))
 
 
 @function

@@ -153,7 +153,9 @@ def _elementwise(
     low: float = -2.0,
     high: float = 2.0,
 ) -> None:
-    """Register the elementwise op ``name``; without partials nothing flows through it."""
+    """Register the elementwise op ``name``; without partials nothing flows through it: it is
+    piecewise constant.
+    """
     arity = scalar_ops.SCALAR_OPS[name].arity
     smooth = any(partials)
     register(
@@ -168,6 +170,7 @@ def _elementwise(
             _samples(arity, dtypes, low, high, smooth),
             _refusals(name, arity, dtypes),
             batch=_batch,
+            cuts="" if smooth else "piecewise constant",
         )
     )
 

@@ -164,10 +164,8 @@ def _range(x: Value, axis: int, item: slice) -> _Range:
         refuse(f"{who('index')}: a backward slice of a Dim takes no bounds")
     start = _bound(item.start, extent, 0)
     stop = _bound(item.stop, extent, extent)
-    if step < 0:
-        if step != -1:
-            refuse(f"{who('index')}: a backward slice of a Dim has step -1")
-        return _Range(start, stop, 1, True)
+    if step < 0:  # n - 1, n - 1 - k, ...: forward they begin at (n - 1) % k
+        return _Range((extent - 1) % -step, stop, -step, True)
     return _Range(start, stop, step, False)
 
 

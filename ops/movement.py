@@ -29,8 +29,10 @@ __all__ = [
     "broadcast_arrays",
     "broadcast_to",
     "concat",
+    "diagonal",
     "expand_dims",
     "flip",
+    "matrix_transpose",
     "moveaxis",
     "pad",
     "permute_dims",
@@ -228,11 +230,29 @@ def _cut(value: Value, axis: int, begin: Extent, end: Extent) -> Value:
     return apply("slice", value, starts=starts, stops=stops, steps=(1,) * value.ndim)
 
 
+#: PyTorch's names of modes
+_PAD_MODES = {"replicate": "edge", "circular": "wrap"}
+
+
 @function
-def pad(x: object, widths: Any, value: float = 0) -> Value:
-    """``value`` around x; ``widths``: (low, high) for every axis, one pair for all, or an int."""
+def pad(x: object, widths: Any, value: float = 0, *, mode: str = "constant") -> Value:
+    """x with a border; ``widths``: (low, high) for every axis, one pair for all, or an int.
+
+    ``mode`` is "constant" (the border is ``value``), "edge" or "replicate" (the outermost element),
+    "reflect" (mirrored at it), "symmetric" (mirrored behind it), "wrap" or "circular" (the other
+    end).
+
+    >>> pad([1.0, 2.0, 3.0], (2, 1), mode="reflect").shape
+    (6,)
+    """
     data = lift_one("pad", x)
     pairs = _width_pairs(widths, data.ndim)
+    if mode != "constant":
+        for axis, (before, after) in enumerate(pairs):
+            if (before, after) != (0, 0):
+                chosen = _PAD_MODES.get(mode, mode)
+                data = apply("extend", data, axis=axis, low=before, high=after, mode=chosen)
+        return data
     low, high = tuple(p[0] for p in pairs), tuple(p[1] for p in pairs)
     if all(w == 0 for w in (*low, *high)):
         return data
@@ -307,6 +327,33 @@ def tril(x: object, k: int = 0) -> Value:
 def triu(x: object, k: int = 0) -> Value:
     """x with the elements below diagonal k zeroed."""
     return _triangle(lift_one("triu", x), k, ">=")
+
+
+@function
+def matrix_transpose(x: object) -> Value:
+    """x with its last two axes exchanged."""
+    return swapaxes(x, -1, -2)
+
+
+@function
+def diagonal(x: object, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Value:
+    """The elements [..., i, i + offset] of two axes of literal extents, as a new last axis.
+
+    >>> diagonal([[1.0, 2.0], [3.0, 4.0]]).shape
+    (2,)
+    """
+    value = moveaxis(x, (axis1, axis2), (-2, -1))
+    rows, columns = value.shape[-2:]
+    if not isinstance(rows, int) or not isinstance(columns, int):
+        raise ShapeError(f"{who('diagonal')}: {value.type}: its axes must be literal", here())
+    count = max(0, min(rows + min(offset, 0), columns - max(offset, 0)))
+    start = offset if offset >= 0 else -offset * columns
+    flat = reshape(value, (*value.shape[:-2], rows * columns))
+    last = flat.ndim - 1
+    stop = start + (count - 1) * (columns + 1) + 1 if count else 0
+    starts = (0,) * last + (start if count else 0,)
+    steps = (1,) * last + (columns + 1,)
+    return apply("slice", flat, starts=starts, stops=(*flat.shape[:-1], stop), steps=steps)
 
 
 def _triangle(value: Value, k: int, keeps: str) -> Value:

@@ -241,7 +241,7 @@ def _identity(monoid: str, dtype: DType) -> float | int:
     return int(limits.min if monoid == "max" else limits.max)
 
 
-def _shifted(x: Value, axis: int, forward: bool, fill: float) -> Value:
+def shifted(x: Value, axis: int, forward: bool, fill: float) -> Value:
     """x moved one place along ``axis``: x[i - 1] at i (or x[i + 1] at i), ``fill`` where there is
     none.
     """
@@ -270,10 +270,10 @@ def _cumulate_vjp(node: Node, cotangents: Cotangents, transform: Transform) -> C
     if monoid == "sum":
         return (apply("cumulate", g, **{**node.attrs, "reverse": not reverse}),)
     if node.attrs["exclusive"]:  # y[i] is the inclusive result at i - 1: move g the other way
-        g = _shifted(g, axis, reverse, 0)
+        g = shifted(g, axis, reverse, 0)
     gains = _gains(node)
     # s[i] = g[i] + gain[i + 1] s[i + 1]: what y[i] and all later results say about y[i]
-    back = recurrence(_shifted(gains, axis, reverse, 0), g, axis, not reverse)
+    back = recurrence(shifted(gains, axis, reverse, 0), g, axis, not reverse)
     return tuple(d * back if d is not None else back for d in _local(node))
 
 
@@ -291,7 +291,7 @@ def _cumulate_jvp(node: Node, tangents: Cotangents, transform: Transform) -> Cot
             drive = term if drive is None else drive + term
     assert drive is not None
     out = recurrence(_gains(node), drive, axis, reverse)
-    return (_shifted(out, axis, not reverse, 0) if node.attrs["exclusive"] else out,)
+    return (shifted(out, axis, not reverse, 0) if node.attrs["exclusive"] else out,)
 
 
 def _inclusive(node: Node) -> Value:
@@ -304,7 +304,7 @@ def _before(node: Node) -> Value:
     if node.attrs["exclusive"]:
         return node.outputs[0]
     start = _identity(node.attrs["monoid"], node.outputs[0].dtype)
-    return _shifted(node.outputs[0], node.attrs["axis"], not node.attrs["reverse"], start)
+    return shifted(node.outputs[0], node.attrs["axis"], not node.attrs["reverse"], start)
 
 
 def _gains(node: Node) -> Value:
@@ -332,6 +332,8 @@ def _takes_over(node: Node) -> Value:
 def _cumulate_lower(ctx: LowerContext, node: Node, inputs: Inputs, index: Index) -> Term:
     axis, monoid = node.attrs["axis"], node.attrs["monoid"]
     along = index[axis]
+    if node.outputs[0].shape[axis] == 1:  # one element: no axis runs
+        return _single_state(node, inputs, index)
     if not isinstance(along, AxisIndex):
         raise KernelError(
             f"cumulate: a running {monoid} is lowered over a plain axis of its result"
@@ -344,6 +346,13 @@ def _cumulate_lower(ctx: LowerContext, node: Node, inputs: Inputs, index: Index)
         exclusive=node.attrs["exclusive"],
     )
     return build.cast(states[-1], node.outputs[0].dtype)
+
+
+def _single_state(node: Node, inputs: Inputs, index: Index) -> Term:
+    monoid, dtype = node.attrs["monoid"], node.outputs[0].dtype
+    if node.attrs["exclusive"]:
+        return build.const(_identity(monoid, dtype), dtype)
+    return inputs[-1](index)
 
 
 def _cumulate_samples() -> tuple[Sample, ...]:
@@ -359,6 +368,9 @@ def _cumulate_samples() -> tuple[Sample, ...]:
         if monoid != "linear":
             made.append(Sample((tensor((6,), int64),), plain))
         made.append(Sample((tensor((0,)),) * count, plain))
+        for exclusive in (False, True):
+            attrs = {**plain, "exclusive": exclusive}
+            made.append(Sample((tensor((1, 3)),) * count, attrs, differentiable=not exclusive))
     return tuple(made)
 
 

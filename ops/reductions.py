@@ -8,7 +8,7 @@ from typing import Any
 from graphc.graph import Value, apply
 from graphc.op import composite, function
 from graphc.ops.lifting import broadcast_to, full, lift_one, normalize_axes, normalize_axis
-from graphc.ops.reduce import remove_axes
+from graphc.ops.reduce import recurrence, remove_axes, shifted
 from graphc.ops.sizes import product
 from graphc.types import DType, Extent, bool_, dtype_of, float32, int64
 
@@ -17,8 +17,13 @@ __all__ = [
     "any",
     "argmax",
     "argmin",
+    "average",
+    "count_nonzero",
+    "cumprod",
     "cumsum",
+    "cumulative_logsumexp",
     "cumulative_max",
+    "cumulative_min",
     "cumulative_prod",
     "cumulative_sum",
     "log_softmax",
@@ -140,6 +145,30 @@ def mean(x: object, axis: Any = None, keepdims: bool = False) -> Value:
 
 
 @function
+def average(x: object, axis: Any = None, weights: object = None) -> Value:
+    """The mean over ``axis``, weighted by ``weights`` (of x's shape, or of one axis's extent)."""
+    value = _floating("average", x)
+    if weights is None:
+        return mean(value, axis)
+    share = _floating("average", weights)
+    if share.ndim == 1 and value.ndim > 1 and isinstance(axis, int):
+        place = normalize_axis("average", axis, value.ndim)
+        share = apply(
+            "reshape",
+            share,
+            shape=tuple(e if i == place else 1 for i, e in enumerate(value.shape)),
+        )
+    share = broadcast_to(share, value.shape)
+    return sum(value * share, axis) / sum(share, axis)
+
+
+@function
+def count_nonzero(x: object, axis: Any = None, keepdims: bool = False) -> Value:
+    """How many elements over ``axis`` are not 0 (NaN is not), int64."""
+    return _reduce("sum", apply("cast", _as_bool("count", x), dtype=int64), axis, keepdims)
+
+
+@function
 @composite
 def var(x: object, axis: Any = None, keepdims: bool = False, correction: float = 0) -> Value:
     """The variance over ``axis``: squared deviations over (count - correction)."""
@@ -153,8 +182,8 @@ def var(x: object, axis: Any = None, keepdims: bool = False, correction: float =
 @function
 @composite
 def std(x: object, axis: Any = None, keepdims: bool = False, correction: float = 0) -> Value:
-    """The standard deviation over ``axis``."""
-    return apply("sqrt", var(x, axis, keepdims, correction))
+    """The standard deviation over ``axis``; its derivative where it is 0 is 0."""
+    return _root(var(x, axis, keepdims, correction), 2)
 
 
 @function
@@ -177,6 +206,37 @@ def cumulative_prod(
 def cumulative_max(x: object, axis: int = 0, *, reverse: bool = False) -> Value:
     """The running maximum along ``axis``."""
     return _cumulate("max", x, axis, reverse, False)
+
+
+@function
+def cumulative_min(x: object, axis: int = 0, *, reverse: bool = False) -> Value:
+    """The running minimum along ``axis``."""
+    return _cumulate("min", x, axis, reverse, False)
+
+
+@function
+@composite
+def cumulative_logsumexp(x: object, axis: int = 0, *, reverse: bool = False) -> Value:
+    """log of the running sum of exp(x) along ``axis``, without overflow.
+
+    With m the running maximum, s[i] = exp(m[i - 1] - m[i]) s[i - 1] + exp(x[i] - m[i]).
+    """
+    value = _floating("cumulative_logsumexp", x)
+    place = normalize_axis("cumulative_logsumexp", axis, value.ndim)
+    high = apply("stop_gradient", _cumulate("max", value, place, reverse, False))
+    before = shifted(high, place, not reverse, float("-inf"))
+    started = apply("not", apply("isinf", before))  # else nothing to scale, or infinite for good
+    steady = apply("where", apply("isinf", high), full(high.shape, 0, high.dtype), high)
+    gap = apply("where", started, before - steady, full(high.shape, 0, high.dtype))
+    scale = apply("exp", gap)
+    total = recurrence(scale, apply("exp", value - steady), place, reverse)
+    return apply("log", total) + steady
+
+
+@function
+def cumprod(x: object, axis: int = 0) -> Value:
+    """NumPy's name of cumulative_prod."""
+    return cumulative_prod(x, axis)
 
 
 @function
@@ -235,11 +295,31 @@ def log_softmax(x: object, axis: int = -1) -> Value:
 
 
 @function
-def norm(x: object, axis: Any = None, keepdims: bool = False) -> Value:
-    """The Euclidean norm over ``axis``; its derivative at 0 is 0."""
+def norm(x: object, axis: Any = None, keepdims: bool = False, *, ord: float = 2) -> Value:
+    """The norm of order ``ord`` over ``axis``: (sum |x| ** ord) ** (1 / ord); its derivative at 0
+    is 0.
+
+    ``ord`` 0 counts what is not 0, inf and -inf give the largest and the smallest size.
+
+    >>> norm([[3.0, 4.0]], axis=1, ord=1).shape
+    (1,)
+    """
     value = _floating("norm", x)
-    square = _reduce("sum", value * value, axis, keepdims)
-    zero = full(square.shape, 0, square.dtype)
-    safe = apply("==", square, zero)
-    root = apply("sqrt", apply("where", safe, full(square.shape, 1, square.dtype), square))
+    if ord == 2:
+        return _root(_reduce("sum", value * value, axis, keepdims), 2)
+    size = apply("abs", value)
+    if ord in (float("inf"), float("-inf")):
+        return _reduce("max" if ord > 0 else "min", size, axis, keepdims)
+    if ord == 0:
+        return apply("cast", count_nonzero(value, axis, keepdims), dtype=value.dtype)
+    if ord == 1:
+        return _reduce("sum", size, axis, keepdims)
+    return _root(_reduce("sum", size**ord, axis, keepdims), ord)
+
+
+def _root(total: Value, order: float) -> Value:
+    zero = full(total.shape, 0, total.dtype)
+    safe = apply("==", total, zero)
+    positive = apply("where", safe, full(total.shape, 1, total.dtype), total)
+    root = apply("sqrt", positive) if order == 2 else positive ** (1.0 / order)
     return apply("where", safe, zero, root)

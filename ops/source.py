@@ -210,6 +210,7 @@ register(
         lower=single(_identity_lower),
         samples=_ANY_SAMPLES,
         batch=_batch_same,
+        cuts="what it is for",
     )
 )
 register(

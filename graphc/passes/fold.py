@@ -71,7 +71,8 @@ def _arrays(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
         arrays = [_array(v) for v in inputs]
         results = op.reference(arrays, node.attrs, node.types)
     pairs = zip(results, node.types, strict=True)
-    return [constant(np.asarray(result, type_.dtype.numpy)) for result, type_ in pairs]
+    # a scalar is weak, so its dtype is said
+    return [constant(np.asarray(r, t.dtype.numpy), t.dtype) for r, t in pairs]
 
 
 def _array(value: Value) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:

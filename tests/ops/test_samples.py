@@ -58,9 +58,21 @@ def test_record_is_complete(op: Op) -> None:
     assert op.reference is not None or op.name in ("by_mode", "site")
 
 
+def test_what_cuts_derivatives_says_why() -> None:
+    """Floats in, floats out and no derivative: for a reason."""
+    silent = set()
+    for op in OPS.values():
+        for sample in op.samples:
+            results = op.type(sample.types, sample.attrs)
+            through = all(any(t.dtype.is_float for t in ts) for ts in (sample.types, results))
+            if through and op.vjp is None and not op.cuts:
+                silent.add(op.name)
+    assert not silent
+
+
 def test_every_module_registers() -> None:
     assert {module.__name__.split(".")[-1] for module in graphc.ops.PRIMITIVES} == {
-        *("branch", "contract", "custom", "cut", "dynamic", "elementwise"),
+        *("branch", "contract", "curves", "custom", "cut", "dynamic", "elementwise", "extend"),
         *("index", "loop", "random", "reduce", "scatter", "shape", "sorting", "source"),
         "handwritten",
         "rematerialize",
