@@ -228,7 +228,8 @@ class _Builder:
             scope = self.scopes[depth]
             buffer = scope.kept.get(term)
             if buffer is not None:
-                return buffer if self.holds_here(scope.filled_by.get(term, ())) else None
+                here = self.holds_here(scope.filled_by.get(term, ()))
+                return buffer if here and self.fits_lanes(term, buffer) else None
             if scope.axis in term.axes and not any(
                 term in s.kept and scope.axis in s.kept[term].axes for s in self.scopes[:depth]
             ):
@@ -241,6 +242,18 @@ class _Builder:
         """
         innermost = {s.axis: s for s in self.scopes}
         return all(not s.is_open or innermost.get(s.axis) is s for s in loops)
+
+    def fits_lanes(self, term: Term, buffer: Buffer) -> bool:
+        """Whether what runs in lanes here lies side by side in the buffer; else a value is computed
+        again. A folded one cannot be: KernelError.
+        """
+        fits = self.vector_open not in buffer.axes[:-1]
+        if not fits and isinstance(term, (Result, Contract)):
+            raise KernelError(
+                f"{self.kernel.name}: {buffer.name} is kept along {buffer.axes[-1]} "
+                f"and wanted in lanes of {self.vector_open}"
+            )
+        return fits
 
     # -- values
     def prepare(self, terms: Iterable[Term]) -> None:
@@ -311,13 +324,15 @@ class _Builder:
             if axis in term.axes and axis is not None:
                 axes.append(axis)
         if axes:
-            buffer = self.buffer(term, axes[::-1])
+            buffer = self.buffer(term, axes[::-1], self.vector_open)
             self.emit(Keep(term, buffer))
             self.scopes[depth - 1].kept[term] = buffer
             self.scopes[depth - 1].filled_by[term] = tuple(self.scopes[depth:])
 
-    def buffer(self, term: Term, axes: Iterable[str]) -> Buffer:
-        ordered = sorted(axes, key=lambda a: (a in self.tiling.vector, self.rank[a]))
+    def buffer(self, term: Term, axes: Iterable[str], lane: str | None) -> Buffer:
+        """Memory over ``axes``; ``lane``, the one that runs in lanes where it is filled, last."""
+        vector = self.tiling.vector
+        ordered = sorted(axes, key=lambda a: (a == lane, a in vector, self.rank[a]))
         buffer = Buffer(f"{self.names.get(term, 'held')}{len(self.buffers)}", term, tuple(ordered))
         self.buffers.append(buffer)
         return buffer
@@ -389,7 +404,8 @@ class _Builder:
                     self.demand(operand)
         self.emit(Update(trip))
         for (member, n), buffer in trip.held.items():
-            with self.nested(buffer.axes):
+            # only the last one, where its elements lie side by side, may run in lanes
+            with self.nested(buffer.axes[:-1], lanes=False), self.nested(buffer.axes[-1:]):
                 self.demand(folded(member)[n])
                 self.emit(UpdateHeld(trip, member, n, buffer))
 
@@ -425,6 +441,12 @@ class _Builder:
             members.append(other)
         return tuple(members)
 
+    def next_lane(self, axes: Iterable[str]) -> str | None:
+        """The axis that will run in lanes once loops over ``axes`` are open too."""
+        if self.vector_open is not None:
+            return self.vector_open
+        return next((a for a in self.sorted(axes) if a in self.tiling.vector), None)
+
     def is_open(self, axes: frozenset[str]) -> bool:
         return axes <= {s.axis for s in self.scopes}
 
@@ -444,7 +466,7 @@ class _Builder:
             for n, result in self.results(member):
                 missing = [a for a in self.sorted(result.axes) if a not in opened]
                 if missing:
-                    held[member, n] = self.buffer(result, missing)
+                    held[member, n] = self.buffer(result, missing, self.next_lane(missing))
         return held
 
     def bounds(
@@ -509,7 +531,7 @@ class _Builder:
                 if a == scan.over or not self.is_open(frozenset({a}))
             ]
             others = [a for a in missing if a != scan.over]
-            buffers = [self.buffer(t, missing) for t in results]
+            buffers = [self.buffer(t, missing, self.next_lane(others)) for t in results]
             with self.nested(others), self.nested(
                 [scan.over], scans=(scan,), reverse=scan.reverse, lanes=False, single=True
             ):

@@ -308,6 +308,39 @@ CONTRACT += cases(
     "max_pool_backward", MAX_POOL_BACKWARD, max_pool_backward_inputs, max_pool_backward, *POOLED
 )
 
+# a reduction inside of reductions, kept for a later loop: two axes could run in lanes
+POOLED_NORM = """
+kernel pooled_norm
+  axes i:{N} j:{C} k:{H-1} l:{W-1} p:2 q:2
+  in im f32[{N},{C},{H},{W}]
+  out r f32[{N},{C},{H-1},{W-1}]
+  a = load im[i, j, k + p, l + q]
+  s = reduce sum a over p, q
+  v = s / 4.0
+  total = reduce sum v over j, k, l
+  centred = v - total / {C*(H-1)*(W-1)}.0
+  square = reduce sum centred * centred over j, k, l
+  store r[i, j, k, l] = centred * rsqrt(square / {C*(H-1)*(W-1)}.0 + 1e-5)
+"""
+
+
+def pooled_norm(p: Any, im: Any) -> dict[str, Any]:
+    im = f64(im)
+    v = (im[..., :-1, :-1] + im[..., 1:, :-1] + im[..., :-1, 1:] + im[..., 1:, 1:]) / 4
+    axes = (1, 2, 3)
+    centred = v - v.mean(axes, keepdims=True)
+    return {"r": centred / np.sqrt((centred**2).mean(axes, keepdims=True) + 1e-5)}
+
+
+CONTRACT += cases(
+    "pooled_norm",
+    POOLED_NORM,
+    lambda r, p: {"im": r.normal(p.N, p.C, p.H, p.W)},
+    pooled_norm,
+    {"N": 3, "C": 2, "H": 8, "W": 8},
+    {"N": 1, "C": 3, "H": 4, "W": 11},
+)
+
 # ---- attention
 
 ATTENTION = """
