@@ -3,6 +3,9 @@
 The function given is called once, on symbols; what it computes becomes the body, and what it uses
 from outside becomes an explicit input of the node. Carries, slices and results are structures
 (tuples, lists, dicts, NamedTuples, dataclasses) of Values.
+
+An update that is attached inside goes through the loop: each iteration sees what the one before
+wrote, and whoever needs a result of the loop does all of its updates.
 """
 
 from __future__ import annotations
@@ -13,7 +16,8 @@ from contextvars import ContextVar
 from typing import Any
 
 from graphc import tree
-from graphc.errors import DTypeError, ShapeError
+from graphc.carried import Carried, carry_states, either, updated_states, written
+from graphc.errors import DTypeError, ShapeError, StateError
 from graphc.graph import Graph, Value, ancestors, apply_all, block, source_value
 from graphc.ops.lifting import constant
 from graphc.ops.loop import close_body, read_once
@@ -75,19 +79,26 @@ def scan(
             raise ShapeError(f"scan: the body returns (carry, y), got {made!r}", here())
         after = _carried("scan", made[0], carry_form, carries)
         elements, ys_form = _values(made[1])
-        body, captures = close_body([*after, *elements], (index, *carries, *slices))
+        arguments, results = (index, *carries, *slices), [*after, *elements]
+        held = updated_states(results, arguments, index.node.serial)
+        body_of = carry_states(results, held, index.node.serial)
+        results = [*body_of.outputs[: len(starts)], *body_of.after, *body_of.outputs[len(starts) :]]
+        body, captures = close_body(results, (index, *carries, *held.values(), *slices))
         out = apply_all(
             "loop",
             *starts,
+            *map(read_once, held),
             *scanned,
             *captures,
             body=body,
-            carries=len(starts),
+            carries=len(starts) + len(held),
             scanned=len(scanned),
             length=steps,
             reverse=reverse,
         )
-    return carry_form.build(out[: len(starts)]), ys_form.build(out[len(starts) :])
+    count, more = len(starts), len(starts) + len(held)
+    found = _written([*out[:count], *out[more:]], held, out[count:more], body_of)
+    return carry_form.build(found[:count]), ys_form.build(found[count:])
 
 
 def while_loop(
@@ -117,6 +128,12 @@ def while_loop(
         with inside(index):
             go = _predicate("while_loop", pred(form.build(carries)))
             after = _carried("while_loop", body(form.build(carries)), form, carries)
+        _refuse_updates("while_loop's predicate", go, carries, index.node.serial)
+        held = updated_states(after, (index, *carries), index.node.serial)
+        body_of = carry_states([*after, go], held, index.node.serial)
+        *after, go = body_of.outputs
+        starts, carries = [*starts, *map(read_once, held)], [*carries, *held.values()]
+        after += body_of.after
         if any(node is index.node for node in ancestors([*after, go])):  # something is drawn
             starts, carries = [*starts, constant(0)], [*carries, index]
             after = [*after, index + 1]
@@ -129,7 +146,8 @@ def while_loop(
             body=Graph(both.inputs, both.outputs[:-1]),
             carries=len(starts),
         )
-    return form.build(out[: form.count])
+    count, more = form.count, form.count + len(held)
+    return form.build(_written(out[:count], held, out[count:more], body_of))
 
 
 def _bounded_while(
@@ -160,29 +178,47 @@ def cond(
     given, form = _values(args)
     with block(name or "cond"):
         arguments = [_argument(v.type, v.name) for v in given]
+        start = _argument(_INDEX, None).node.serial  # the first branch is what is made from here on
         first, first_form = _values(f(*form.build(arguments)))
-        second = [
-            v if isinstance(v, Value) else constant(v)
-            for v in tree.matching_leaves(
-                g(*form.build(arguments)), first_form, "cond: the second branch"
-            )
-        ]
+        middle = _argument(_INDEX, None).node.serial
+        made = g(*form.build(arguments))
+        leaves = tree.matching_leaves(made, first_form, "cond: the second branch")
+        second = [read_once(v if isinstance(v, Value) else constant(v)) for v in leaves]
         for path, a, b in zip(first_form.paths("result"), first, second, strict=True):
             if a.type != b.type:
                 raise _differs(f"cond: {path}", a, b, "the first branch", "the second")
-        both, captures = close_body([*first, *second], arguments)
+        held = updated_states(first, arguments, start)
+        held = updated_states(second, arguments, middle) | held
+        branches = [carry_states(first, held, start), carry_states(second, held, middle)]
+        results = [[*b.outputs, *b.after] for b in branches]
+        both, captures = close_body([*results[0], *results[1]], [*arguments, *held.values()])
         out = apply_all(
             "cond",
             choice,
             *given,
+            *map(read_once, held),
             *captures,
-            then=Graph(both.inputs, both.outputs[: len(first)]),
-            otherwise=Graph(both.inputs, both.outputs[len(first) :]),
+            then=Graph(both.inputs, both.outputs[: len(results[0])]),
+            otherwise=Graph(both.inputs, both.outputs[len(results[0]) :]),
         )
-    return first_form.build(out)
+    count = len(first)
+    modes = either(branches[0].modes, branches[1].modes)
+    return first_form.build(written(out[:count], list(held), out[count:], modes))
 
 
 # ---- pieces
+
+
+def _written(
+    values: Sequence[Value], held: dict[Value, Value], new: Sequence[Value], body: Carried
+) -> list[Value]:
+    """The results of a loop, which write what its body made of states."""
+    return written(values, list(held), new, body.modes)
+
+
+def _refuse_updates(who: str, value: Value, arguments: Sequence[Value], start: int) -> None:
+    for state in updated_states([value], arguments, start):
+        raise StateError(f"{who} updates {state!r}: update it in the body", here())
 
 
 def _values(structure: Any) -> tuple[list[Value], tree.Structure]:

@@ -117,7 +117,9 @@ def close_body(
             continue
         if node.op == "attach":
             raise ShapeError(
-                "a state is updated inside a loop or branch: carry it through instead", node.source
+                "a state is updated where only values can leave: return its new value and attach "
+                "the update outside",
+                node.source,
             )
         inputs = tuple(inner(v) for v in node.inputs)
         if any(a is not b for a, b in zip(inputs, node.inputs, strict=True)):
