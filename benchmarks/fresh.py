@@ -59,23 +59,29 @@ FRESH: tuple[Fresh, ...] = (
 
 
 def measure_fresh(row: Fresh, python: str, threads: int, repeats: int) -> list[float] | str:
-    """One number a process, or why there is none. Every cold process has an empty cache."""
+    """One number a process, or why there is none. Every cold process has an empty cache.
+
+    A first process is not counted: it leaves Python's bytecode, as an installed package has it, and
+    where ``row.warm`` the cache.
+    """
     numbers: list[float] = []
-    with tempfile.TemporaryDirectory() as kept:
-        for attempt in range(repeats + row.warm):
+    with tempfile.TemporaryDirectory() as kept, tempfile.TemporaryDirectory() as bytecode:
+        for attempt in range(1 + repeats):
             with tempfile.TemporaryDirectory() as empty:
-                got = _run(row, python, threads, kept if row.warm else empty)
+                got = _run(row, python, threads, kept if row.warm else empty, bytecode)
             if isinstance(got, str):
                 return got
-            if attempt or not row.warm:  # the first warm process fills the cache
+            if attempt:
                 numbers.append(got)
     return numbers
 
 
-def _run(row: Fresh, python: str, threads: int, cache: str) -> float | str:
+def _run(row: Fresh, python: str, threads: int, cache: str, bytecode: str) -> float | str:
     environment = os.environ | PEERS[row.peer].environment(threads)
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     environment |= {
         "PYTHONPATH": str(ROOT),
+        "PYTHONPYCACHEPREFIX": bytecode,
         "XDG_CACHE_HOME": cache,
         "TORCHINDUCTOR_CACHE_DIR": cache,
     }
