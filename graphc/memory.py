@@ -11,6 +11,7 @@ import ctypes
 import gc
 import mmap
 import os
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +25,8 @@ from graphc.types import TensorType
 __all__ = ["StateBuffer", "address_of", "allocate", "collection_paused", "empty"]
 
 HUGE_PAGE = 1 << 21
+_SHARING = 1 << 16  # bytes of the smallest block that lies in a chunk with others
+_CHUNK = 8 * HUGE_PAGE
 _LOCK_BYTES = 64  # glibc's pthread_rwlock_t has 56
 _VERSION_OFFSET = 64  # bytes from the lock to the version, an int64
 
@@ -54,19 +57,48 @@ def address_of(array: NDArray[np.generic]) -> int:
 
 
 def allocate(nbytes: int) -> NDArray[np.uint8]:
-    """Bytes aligned to 64; from 2 MB on aligned to 2 MB, zero, and on huge pages where the system
-    has them.
+    """Bytes aligned to 64. From 64 KB on they are zero and on huge pages where the system has them:
+    blocks of 2 MB and more on their own, aligned to 2 MB, smaller ones side by side.
 
     >>> address_of(allocate(100)) % 64, address_of(allocate(1 << 22)) % (1 << 21)
     (0, 0)
     """
-    if nbytes < HUGE_PAGE:
+    if nbytes < _SHARING:
         return _aligned(np.empty(nbytes + 64, np.uint8), nbytes, 64)
+    if nbytes >= HUGE_PAGE:
+        return _on_huge_pages(nbytes)
+    return _shared.take(nbytes)
+
+
+def _on_huge_pages(nbytes: int) -> NDArray[np.uint8]:
     block = mmap.mmap(-1, nbytes + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # a kernel built without them: ordinary pages serve as well
             block.madvise(mmap.MADV_HUGEPAGE)
     return _aligned(np.frombuffer(block, np.uint8), nbytes, HUGE_PAGE)
+
+
+class _Shared:
+    """Blocks cut one after the other from a chunk of huge pages. A weight and its moments are
+    walked together, row by row: on small pages each row is another entry of a table that holds few.
+
+    A chunk's memory goes back when the last of its blocks dies.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._chunk, self._used = np.empty(0, np.uint8), 0
+
+    def take(self, nbytes: int) -> NDArray[np.uint8]:
+        padded = -(-nbytes // 64) * 64
+        with self._lock:
+            if self._used + padded > len(self._chunk):
+                self._chunk, self._used = _on_huge_pages(_CHUNK), 0
+            start, self._used = self._used, self._used + padded
+            return self._chunk[start : start + nbytes]
+
+
+_shared = _Shared()
 
 
 def _aligned(raw: NDArray[np.uint8], nbytes: int, alignment: int) -> NDArray[np.uint8]:
@@ -191,6 +223,7 @@ def _renew_locks() -> None:
     """A fork copies locks that threads of the parent hold; those threads do not exist in the
     child.
     """
+    _shared.__init__()  # type: ignore[misc]
     for state in _states:
         state._record[: _LOCK_BYTES // 8] = 0
         _libc.pthread_rwlock_init(ctypes.c_void_p(state.lock_address), None)
