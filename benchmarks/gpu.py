@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,6 @@ from graphc.kernel.parser import parse_kernel
 from tests.triton.on_device import program_of
 
 ROUNDS, REPEATS = 5, 20
-
-PRODUCT = """kernel product
-  axes m:{n} n:{n} k:{n}
-  in x {t}[{n},{n}], w {t}[{n},{n}]
-  out y {t}[{n},{n}]
-  a = load x[m, k]
-  v = load w[k, n]
-  c = contract a, v over k
-  store y[m, n] = {t}(c)"""
 
 SOFTMAX = """kernel softmax
   axes i:{m} j:{n}
@@ -137,16 +129,26 @@ class Bench:
             torch.backends.cuda.matmul.allow_tf32 = kind == "tf32"
             dtype = torch.bfloat16 if kind == "bf16" else torch.float32
             for n in sizes:
-                x, w = (torch.randn(n, n, device="cuda", dtype=dtype) for _ in range(2))
-                text = PRODUCT.format(n=n, t="bf16" if kind == "bf16" else "f32")
-                program = program_of(parse_kernel(text), precision="tf32" if kind == "tf32" else
-                                     "ieee")
-                result = program.call(x, w)
-                wanted = x.double() @ w.double() if n <= 4096 else x.float() @ w.float()
-                out = torch.empty(n, n, device="cuda", dtype=dtype)
-                self.pair(f"GEMM {n} {kind}", program,
-                          lambda x=x, w=w, out=out: torch.mm(x, w, out=out), flops=2.0 * n**3,
-                          error=self.difference(result, wanted), repeats=10 if n > 4096 else 20)
+                for turned in (False, True) if n == 4096 else (False,):
+                    self.product(n, kind, dtype, turned)
+
+    def product(self, n: int, kind: str, dtype: Any, turned: bool) -> None:
+        """``x @ w``, or ``x @ w.T`` as in a linear layer; copies of operands are in the time."""
+        torch = self.torch
+        ours = gc.bfloat16 if kind == "bf16" else gc.float32
+        a, b = gc.observed("a", (n, n), ours), gc.observed("b", (n, n), ours)
+        executable = gc.compile(
+            [a, b], a @ (b.T if turned else b), backend="triton",
+            precision="tf32" if kind == "tf32" else "ieee",
+        )
+        x, w = (torch.randn(n, n, device="cuda", dtype=dtype) for _ in range(2))
+        right = w.T if turned else w
+        wanted = x.double() @ right.double() if n <= 4096 else x.float() @ right.float()
+        error = self.difference(executable(x, w), wanted)
+        out = torch.empty(n, n, device="cuda", dtype=dtype)
+        self.pair(f"GEMM {n} {kind}{' x w.T' if turned else ''}", executable._latest().loaded,
+                  lambda: torch.mm(x, right, out=out), flops=2.0 * n**3, error=error,
+                  repeats=10 if n > 4096 else 20)
 
     def rows_of_numbers(self) -> None:
         torch, functional = self.torch, self.torch.nn.functional
@@ -191,6 +193,23 @@ class Bench:
                     flops=2.0 * b * h * n * n * 64,
                     error=float((result - wanted).norm() / wanted.norm()))
 
+    def calls(self, name: str, step: Any, images: Any, labels: Any) -> None:
+        """A whole call from Python, with arguments on the device and on the host."""
+        for where, args in (("device", (images, labels)),
+                            ("host", (images.cpu().numpy(), labels.cpu().numpy()))):
+            for _ in range(5):
+                step(*args)
+            self.device.synchronize()
+            begin = time.perf_counter()
+            for _ in range(100):
+                step(*args)
+            self.device.synchronize()
+            seconds = (time.perf_counter() - begin) / 100
+            row = {"name": f"{name}, a call from Python, arguments on the {where}",
+                   "graphc_us": seconds * 1e6}
+            self.rows.append(row)
+            print(row, flush=True)
+
     def steps(self) -> None:
         for batch in (64, 1024):
             self.step(batch)
@@ -213,6 +232,7 @@ class Bench:
         error = max(abs(a - b) for a, b in zip(mine[1:], peers[1:], strict=False))
         program = step._latest().loaded
         self.pair(f"MLP step, batch {batch}, torch eager", program, call, error=error)
+        self.calls(f"MLP step, batch {batch}", step, images, labels)
         stream = torch.cuda.Stream()
         with torch.cuda.stream(stream):
             call()

@@ -68,6 +68,9 @@ class Backend(Protocol):
     def unavailable(self) -> str | None:
         """Why this machine cannot run it, or None where it can."""
 
+    def with_precision(self, precision: str) -> Backend:
+        """The backend for programs whose f32 contractions may be as imprecise as that."""
+
     def refine(self, kernel: Kernel) -> Sequence[Kernel]:
         """What to run in place of a kernel: copies that it should read, and last the kernel that
         reads them.

@@ -105,6 +105,7 @@ def compile(  # noqa: A001 - the verb that everybody expects
         backend=backend,
         check_nan=check == "nan",
         memory_budget=memory_budget,
+        precision=precision,
     )
 
 
@@ -261,13 +262,14 @@ class Executable:
         backend: str | None,
         check_nan: bool = False,
         memory_budget: int | None = None,
+        precision: str = "ieee",
     ) -> None:
         self.graph = graph
         self.name, self.mode = name, mode
         self.states: tuple[StateCell, ...] = tuple(v.node.attrs["state"] for v in graph.states)
         self._arguments = arguments
         self._parameters = tuple(_parameter(v) for v in arguments)
-        self._backend = find_backend(backend)
+        self._backend = find_backend(backend).with_precision(precision)
         self._check_nan, self._memory_budget = check_nan, memory_budget
         self._programs: collections.OrderedDict[tuple[int, ...], _Program] = (
             collections.OrderedDict()

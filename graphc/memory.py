@@ -13,7 +13,7 @@ import mmap
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 import numpy as np
@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from graphc.errors import StateError
 from graphc.types import TensorType
 
-__all__ = ["StateBuffer", "address_of", "allocate", "collection_paused", "empty"]
+__all__ = ["StateBuffer", "StateLocks", "address_of", "allocate", "collection_paused", "empty"]
 
 HUGE_PAGE = 1 << 21
 _SHARING = 1 << 16  # bytes of the smallest block that lies in a chunk with others
@@ -128,7 +128,9 @@ class StateBuffer:
     (array([3., 4.], dtype=float32), 1)
     """
 
-    __slots__ = ("__weakref__", "_record", "array", "home", "lock_address", "remote", "type")
+    __slots__ = (
+        "__weakref__", "_record", "_version", "array", "home", "lock_address", "remote", "type",
+    )  # fmt: skip
 
     def __init__(self, type_: TensorType, values: ArrayLike | None = None) -> None:
         self.type = type_
@@ -138,6 +140,7 @@ class StateBuffer:
         self._record[:] = 0
         #: address of the lock; the version follows 64 bytes later
         self.lock_address = address_of(self._record)
+        self._version = ctypes.c_int64.from_address(self.lock_address + _VERSION_OFFSET)
         _libc.pthread_rwlock_init(ctypes.c_void_p(self.lock_address), None)
         #: the backend whose programs use it, once one does
         self.home: str | None = None
@@ -153,7 +156,7 @@ class StateBuffer:
     @property
     def version(self) -> int:
         """Counts the writes; whatever is derived from the values (packed copies) is keyed by it."""
-        return int(self._record[_VERSION_OFFSET // 8])
+        return self._version.value
 
     def claim(self, backend: str, name: str = "") -> None:
         """Say which backend's programs use it. StateError where another's do: a state has one
@@ -174,7 +177,7 @@ class StateBuffer:
         self._take(_libc.pthread_rwlock_wrlock if write else _libc.pthread_rwlock_rdlock)
         try:
             yield
-            self._record[_VERSION_OFFSET // 8] += int(write)
+            self._version.value += int(write)
         finally:
             _libc.pthread_rwlock_unlock(ctypes.c_void_p(self.lock_address))
 
@@ -217,6 +220,46 @@ class StateBuffer:
                 f"state {self.type}: its lock cannot be taken here ({os.strerror(code)}); "
                 "a signal handler must not use states of the step that it interrupted"
             )
+
+
+class StateLocks:
+    """The locks of several states, taken together in the one order of their addresses.
+
+    ``with locks:`` holds them without looking at the values; those that are written get a new
+    version at the end, unless an exception ends it.
+    """
+
+    def __init__(self, states: Iterable[tuple[StateBuffer, bool]]) -> None:
+        ordered = sorted(states, key=lambda pair: pair[0].lock_address)
+        self._states = [state for state, _ in ordered]
+        self._written = [state._version for state, write in ordered if write]
+        self._locks = [
+            (
+                _libc.pthread_rwlock_wrlock if write else _libc.pthread_rwlock_rdlock,
+                ctypes.c_void_p(state.lock_address),
+            )
+            for state, write in ordered
+        ]
+
+    def __enter__(self) -> None:
+        for n, (take, lock) in enumerate(self._locks):
+            code = take(lock)
+            if code:
+                self._release(n)
+                raise StateError(
+                    f"state {self._states[n].type}: its lock cannot be taken here "
+                    f"({os.strerror(code)}); this thread holds it already"
+                )
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            for version in self._written:
+                version.value += 1
+        self._release(len(self._locks))
+
+    def _release(self, count: int) -> None:
+        for _, lock in self._locks[:count]:
+            _libc.pthread_rwlock_unlock(lock)
 
 
 def _renew_locks() -> None:

@@ -35,6 +35,10 @@ class LlvmBackend:
             return error.message
         return None
 
+    def with_precision(self, precision: str) -> LlvmBackend:
+        """Products are exact here, which every precision allows."""
+        return self
+
     def refine(self, kernel: Kernel) -> Sequence[Kernel]:
         """Operands of contractions that are read badly are copied first; see
         ``graphc.backend.Backend``.

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from graphc.backend import Plan
 from graphc.backends.triton import driver as cuda
+from graphc.backends.triton.layout import ordered_operands
 from graphc.backends.triton.program import Program
 from graphc.backends.triton.toolchain import TARGETS, Target, triton_version
 from graphc.errors import BackendError
@@ -24,6 +25,13 @@ class TritonBackend:
 
     name = "triton"
 
+    def __init__(self, precision: str = "ieee") -> None:
+        self.precision = precision
+
+    def with_precision(self, precision: str) -> TritonBackend:
+        """The same, for programs whose f32 products may run so; see ``graphc.backend.Backend``."""
+        return TritonBackend(precision)
+
     def unavailable(self) -> str | None:
         """Why this machine cannot run it, or None where it can."""
         if triton_version() is None:
@@ -31,8 +39,8 @@ class TritonBackend:
         return cuda.unavailable()
 
     def refine(self, kernel: Kernel) -> Sequence[Kernel]:
-        """Kernels run as they are; see ``graphc.backend.Backend``."""
-        return (kernel,)
+        """Operands that lie along the wrong axis are copied; see ``graphc.backend.Backend``."""
+        return ordered_operands(kernel, self.precision)
 
     def compile(
         self,
@@ -53,6 +61,7 @@ class TritonBackend:
             target=device_target(device.capability),
             plan=plan,
             slow=slow,
+            precision=self.precision,
         )
 
 

@@ -13,7 +13,6 @@ import collections
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -41,7 +40,7 @@ from graphc.bind import Parameter, bind_arguments
 from graphc.errors import BackendError, BindError, RuntimeCheckError
 from graphc.kernel.parser import parse_kernel
 from graphc.kernel.terms import Kernel
-from graphc.memory import StateBuffer, address_of
+from graphc.memory import StateBuffer, StateLocks, address_of
 from graphc.records import dataclass
 from graphc.schedule import (
     Barrier,
@@ -170,10 +169,9 @@ class _DeviceState:
         weakref.finalize(buffer, driver.free, self.address)
 
     def send(self, buffer: StateBuffer) -> None:
-        """Bring the host's values, where they are newer. Under the state's lock."""
-        if self.version != buffer.version:
-            self.driver.copy_in(self.address, buffer.address, self.nbytes)
-            self.version = buffer.version
+        """Bring the host's values. Under the state's lock."""
+        self.driver.copy_in(self.address, buffer.address, self.nbytes)
+        self.version = buffer.version
 
     def fetch(self) -> None:
         """Bring the device's values to the host. Under the state's lock."""
@@ -213,7 +211,9 @@ class _Binding:
         self.error = self.cells
         for n, buffer in enumerate(cells):
             self.addresses[buffer.name] = self.cells + _CELL * (n + 1)
-        self.staging = {b.name: self.driver.host_array(_bytes(b.type)) for b in schedule.arguments}
+        self.arguments = schedule.arguments
+        self.outputs = schedule.outputs
+        self.staging = [self.driver.host_array(_bytes(b.type)) for b in schedule.arguments]
         self.word = self.driver.host_array(8).view(np.int64)
         self.kernels = program.kernels_of
         self.steps = build_steps(schedule, self.kernels, self.addresses, self.error, self.driver)
@@ -314,7 +314,13 @@ class Program:
             key=lambda pair: pair[1].lock_address,
         )
         self._pool = _pool(driver)
-        self.fixed = {name: _device_state(b, driver).address for name, b in self._states}
+        written = schedule.written_states
+        self._locks = StateLocks((b, name in written) for name, b in self._states)
+        held = [(b, _device_state(b, driver), name in written) for name, b in self._states]
+        self._held = held
+        self.fixed = {
+            name: state.address for (name, _), (_, state, _) in zip(self._states, held, strict=True)
+        }
         for buffer in schedule.of_kind("constant"):
             self.fixed[buffer.name] = self._constant(buffer, constants)
         self.parameters = tuple(Parameter(b.name, b.type) for b in schedule.arguments)
@@ -373,12 +379,12 @@ class Program:
             fits = binding is not None and not by_name and self._fits(binding, args)
             if binding is not None and fits:
                 self._run(binding, args)
-                outputs = [self._output(binding, b) for b in binding.schedule.outputs]
+                outputs = [self._output(binding, b) for b in binding.outputs]
                 return _result(outputs)
         return self._slow(*args, **by_name)
 
     def _fits(self, binding: _Binding, args: Sequence[Any]) -> bool:
-        expected = binding.schedule.arguments
+        expected = binding.arguments
         return len(args) == len(expected) and all(
             is_device_array(arg) or _is_exact(arg, buffer.type)
             for arg, buffer in zip(args, expected, strict=True)
@@ -391,30 +397,27 @@ class Program:
 
     def _run(self, binding: _Binding, args: Sequence[Any]) -> None:
         """Arguments in, graphs, error word; states are locked meanwhile."""
-        written = self.schedule.written_states
-        with ExitStack() as locks:
-            for name, buffer in self._states:
-                locks.enter_context(buffer.held(write=name in written))
-                _device_state(buffer, self.driver).send(buffer)
+        with self._locks:
+            for buffer, state, _ in self._held:
+                if state.version != buffer.version:
+                    state.send(buffer)
             self._stage(binding, args)
             self.driver.clear(binding.cells, binding.cell_bytes)
             finished = binding.run(binding.steps)
             if self.schedule.checks or not finished:
                 self._raise_failed(binding)
-            for name, buffer in self._states:
-                if name in written:
-                    state = _device_state(buffer, self.driver)
-                    state.version = buffer.version + 1  # what leaving ``held`` makes it
+            for buffer, state, written in self._held:
+                if written:
+                    state.version = buffer.version + 1  # what leaving makes it
                     buffer.remote = state.fetch
 
     def _stage(self, binding: _Binding, args: Sequence[Any]) -> None:
         driver = self.driver
         if any(isinstance(a, np.ndarray) for a in args):
             driver.synchronize("reusing the staging memory")
-        for arg, buffer in zip(args, binding.schedule.arguments, strict=True):
+        for arg, buffer, staged in zip(args, binding.arguments, binding.staging, strict=True):
             target, nbytes = binding.addresses[buffer.name], _bytes(buffer.type)
             if isinstance(arg, np.ndarray):
-                staged = binding.staging[buffer.name]
                 staged[:nbytes] = arg.reshape(-1).view(np.uint8)
                 driver.copy_in(target, address_of(staged), nbytes)
                 continue

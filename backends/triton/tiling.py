@@ -19,7 +19,7 @@ from graphc.nest.analysis import fills_overlap, folding_dependencies
 from graphc.records import dataclass
 from graphc.types import Extent
 
-__all__ = ["GpuTiling", "choose_tiling", "fits_whole"]
+__all__ = ["GpuTiling", "Product", "choose_tiling", "fits_whole", "matrix_products"]
 
 #: what a run-time extent counts as
 _UNKNOWN_EXTENT = 1024
@@ -66,12 +66,17 @@ def choose_tiling(kernel: Kernel, precision: str = "ieee") -> GpuTiling:
     return plan.for_products(products) if products else plan.for_rows()
 
 
+def matrix_products(kernel: Kernel) -> list[Product]:
+    """The contractions of a kernel that are matrix products."""
+    return _Plan(kernel, "ieee").products()
+
+
 def _power(extent: int) -> int:
     return 1 << max(0, extent - 1).bit_length()
 
 
 @dataclass(frozen=True)
-class _Product:
+class Product:
     """A contraction as a matrix product: its three tiled axes, and whether others need it."""
 
     of: Folding
@@ -139,7 +144,7 @@ class _Plan:
         return counts
 
     # -- contractions
-    def products(self) -> list[_Product]:
+    def products(self) -> list[Product]:
         """The contractions (and weighted sums of expsum) that are matrix products."""
         found = []
         inner = set().union(*(self.needs[f] for f in self.foldings)) if self.foldings else set()
@@ -150,7 +155,7 @@ class _Plan:
                     found.append(product)
         return found
 
-    def _product(self, folding: Folding, a: Term, b: Term, inner: bool) -> _Product | None:
+    def _product(self, folding: Folding, a: Term, b: Term, inner: bool) -> Product | None:
         over = set(folding.over)
         sides = (a.axes - b.axes - over, b.axes - a.axes - over, over & a.axes & b.axes)
         chosen = [max(side, key=lambda x: (self.extent(x), x), default=None) for side in sides]
@@ -160,15 +165,16 @@ class _Plan:
         if a.dtype.short not in _DOT or b.dtype.short not in _DOT or a.dtype.short == "f64":
             return None
         single = a.dtype.short == "f32"
-        return _Product(folding, m, n, k, inner, a.dtype.itemsize, single)
+        return Product(folding, m, n, k, inner, a.dtype.itemsize, single)
 
-    def for_products(self, products: list[_Product]) -> GpuTiling:
+    def for_products(self, products: list[Product]) -> GpuTiling:
         tile = self.tile
         outer = [p for p in products if not p.inner] or products
         main = max(outer, key=lambda p: math.prod(self.extent(x) for x in (p.m, p.n, p.k)))
         alone = len(products) == 1 and not self.required and not self.several_passes()
-        sizes = self._matrix_tile(main, alone)
-        for axis, size in zip((main.m, main.n, main.k), sizes, strict=True):
+        shape = self._alone(main) if alone else self._together(products, main)
+        left, right = sorted((main.m, main.n), key=self.axes.index)
+        for axis, size in zip((left, right, main.k), shape[:3], strict=True):
             tile[axis] = size
         for product in products:
             for axis in (product.m, product.n, product.k):
@@ -177,44 +183,71 @@ class _Plan:
                 tile.setdefault(axis, whole if reduced and product.inner else min(64, whole))
         self._hold_whole(least=16)
         self._fit_registers(products)
-        points = tile[main.m] * tile[main.n]
-        warps = 8 if points >= 128 * 128 or (not alone and points >= 128 * 64) else 4
         blocks = self._blocks()
         group = 8 if alone and main.m in blocks and main.n in blocks else 1
-        order = [a for a in self.axes if a not in (main.m, main.n)] + [main.m, main.n]
+        order = [a for a in self.axes if a not in (main.m, main.n)] + [left, right]
         nest = Tiling(blocks, dict(tile), order=tuple(order) if group > 1 else ())
-        return GpuTiling(nest, warps, 3 if main.single else 4, group)
+        return GpuTiling(nest, shape[3], shape[4], group)
 
-    def _matrix_tile(self, p: _Product, alone: bool) -> tuple[int, int, int]:
-        """Sides of the tile: large, but small enough that every multiprocessor has one."""
-        largest = 128 if alone else 64
-        m, n = (min(largest, max(16, _power(self.extent(x)))) for x in (p.m, p.n))
-        k = min(32 if p.single else 64, max(16, _power(self.extent(p.k))))
-        others = math.prod(
-            self.extent(a) for a in self.parallel if a not in (p.m, p.n) and a in p.of.axes
+    def uses_units(self, product: Product) -> bool:
+        """Whether it runs on matrix units."""
+        return not product.single or self.precision == "tf32"
+
+    def _alone(self, p: Product) -> tuple[int, int, int, int, int]:
+        """Left, right and summed side of a product's tile, warps and stages: as large as leaves
+        every multiprocessor one.
+        """
+        left, right = sorted((p.m, p.n), key=self.axes.index)
+        units = self.uses_units(p)
+        shapes = [(128, 256, 64, 8, 3), (128, 128, 64, 4, 5)] if not p.single else (
+            [(128, 256, 32, 8, 4), (128, 128, 32, 4, 4)] if units else [(64, 128, 32, 4, 3)]
         )
-
-        def programs() -> int:
-            sides = ((p.m, m), (p.n, n))
-            counts = [math.ceil(self.extent(x) / size) for x, size in sides if x in self.parallel]
-            return others * math.prod(counts)
-
-        # matrix units of a warp group take 64 rows; the left side is the one that ranks first
-        units = not p.single or self.precision == "tf32"
-        left = self.axes.index(p.m) < self.axes.index(p.n)
-        least_m, least_n = (64 if units and left else 32), (64 if units and not left else 32)
-        while programs() < _PROGRAMS and (m > least_m or n > least_n):
+        for shape in shapes:
+            m, n, k, warps, stages = shape
+            if self._product_programs(p, left, m, right, n) >= _PROGRAMS:
+                break
+        m, n = min(m, self._side(left)), min(n, self._side(right))
+        least_m, least_n = (64 if units else 16), (32 if units else 16)
+        while self._product_programs(p, left, m, right, n) < _PROGRAMS:
             if n > least_n and (n >= m or m <= least_m):
                 n //= 2
-            else:
+            elif m > least_m:
                 m //= 2
-        return m, n, k
+            else:
+                break
+        if m * n <= 64 * 64 and not units:  # fewer, longer steps where each has little to do
+            k = min(128, 4096 // (m + n) if m + n > 32 else 128)
+        if m * n < 64 * 128:
+            warps = 4
+        return m, n, min(k, self._side(p.k)), warps, stages
 
-    def _fit_registers(self, products: list[_Product]) -> None:
+    def _together(self, products: list[Product], main: Product) -> tuple[int, int, int, int, int]:
+        """The same for one of several products in a block, or one whose rows are reduced again."""
+        left, right = sorted((main.m, main.n), key=self.axes.index)
+        units = self.uses_units(main)
+        m, n, warps = (128, 64, 8) if units and len(products) <= 2 else (64, 32, 4)
+        k = 64 if units else 32
+        m, n = min(m, self._side(left)), min(n, self._side(right))
+        while self._product_programs(main, left, m, right, n) < _PROGRAMS and m > 16:
+            m //= 2
+        return m, n, min(k, self._side(main.k)), warps if m * n >= 64 * 64 else 4, 3
+
+    def _side(self, axis: str) -> int:
+        return max(16, _power(self.extent(axis)))
+
+    def _product_programs(self, p: Product, left: str, m: int, right: str, n: int) -> int:
+        others = math.prod(
+            self.extent(a) for a in self.parallel if a not in (left, right) and a in p.of.axes
+        )
+        sides = ((left, m), (right, n))
+        counts = [math.ceil(self.extent(x) / size) for x, size in sides if x in self.parallel]
+        return others * math.prod(counts)
+
+    def _fit_registers(self, products: list[Product]) -> None:
         """Halve parallel tiles until the largest value of a product fits."""
         for p in products:
             sides = [p.m, p.n]
-            while math.prod(self.tile[a] for a in sides) > 128 * 128:
+            while math.prod(self.tile[a] for a in sides) > 128 * 256:
                 wide = max((a for a in sides if a in self.parallel), key=self.tile.__getitem__,
                            default=None)
                 if wide is None or self.tile[wide] <= 16:
@@ -260,10 +293,17 @@ class _Plan:
                 tile.setdefault(axis, _power(self.extent(axis)))
         ranked = sorted(self.axes, key=lambda a: (-self.contiguity[a], -self.axes.index(a)))
         bound = self.kernel.bound_axes
-        first = next((a for a in ranked if self.contiguity[a]), None)
-        if first is not None:
-            most = 1024 if first in bound or not bound else 128
-            self._grow(first, min(most, budget))
+        contiguous = [a for a in ranked if self.contiguity[a]]
+        if len(contiguous) > 1 and not bound:  # a transposition: lines of both sides
+            for axis in contiguous[:2]:
+                self._grow(axis, self._used() * 32)
+        for axis in contiguous[:1]:
+            most = 1024 if axis in bound or not bound else 128
+            while most > 32 and axis not in bound and bound and self._would_be(axis, most) < (
+                _PROGRAMS
+            ):
+                most //= 2
+            self._grow(axis, min(most, budget))
         for axis in [*(a for a in ranked if a in bound), *(a for a in ranked if a not in bound)]:
             if axis not in bound and axis in self.parallel and self._programs() < 4 * _PROGRAMS:
                 continue
@@ -277,6 +317,13 @@ class _Plan:
 
     def _used(self) -> int:
         return math.prod(self.tile.values())
+
+    def _would_be(self, axis: str, size: int) -> int:
+        """Programs, were an axis tiled so."""
+        return math.prod(
+            math.ceil(self.extent(a) / (size if a == axis else self.tile.get(a, 1)))
+            for a in self.parallel
+        )
 
     def _programs(self) -> int:
         return math.prod(

@@ -1,0 +1,134 @@
+"""Operands of f32 contractions in the order that the arithmetic reads them, by a copy where not.
+
+    contract a[m,k], b[n,k]  ->  copy: p[k,n] = b[n,k];  contract a[m,k], p[k,n]
+
+Plain arithmetic reads the right operand of a product along its free axis, matrix units ("tf32")
+read both along the summed one. A copy is a kernel like any other: seen in the schedule, made once
+for all that read it. Half precision is read either way and is never copied.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from graphc.backends.triton.access import flat_offset
+from graphc.backends.triton.tiling import matrix_products
+from graphc.kernel import build
+from graphc.kernel.substitute import Substitution
+from graphc.kernel.terms import (
+    Contract,
+    Kernel,
+    KernelTensor,
+    Load,
+    Reduction,
+    Scan,
+    Term,
+    postorder,
+)
+from graphc.types import TensorType
+
+__all__ = ["ordered_operands"]
+
+#: an element must be read for this many rows to pay for its copy
+_LEAST_ROWS = 32
+
+
+def ordered_operands(kernel: Kernel, precision: str) -> tuple[Kernel, ...]:
+    """The kernel, or the copies that it should read and the kernel that reads them, in order."""
+    contraction = _only_contraction(kernel)
+    products = matrix_products(kernel) if contraction is not None else []
+    if contraction is None or len(products) != 1 or not products[0].single:
+        return (kernel,)
+    place = {a: n for n, (a, _) in enumerate(kernel.axes)}
+    sides = [(contraction.a, products[0].m), (contraction.b, products[0].n)]
+    sides.sort(key=lambda side: place[side[1]])
+    made: list[Kernel] = []
+    for number, (operand, _) in enumerate(sides):
+        along_sum = precision == "tf32"
+        if not along_sum and number == 0:
+            continue
+        other = sides[1 - number][0]
+        if isinstance(operand, Load) and _is_misread(kernel, contraction, operand, along_sum):
+            rows = other.axes - operand.axes - frozenset(contraction.over)
+            if _points(kernel, rows) >= _LEAST_ROWS:
+                copy, kernel = _copied(kernel, contraction, operand, along_sum)
+                made.append(copy)
+                contraction = _only_contraction(kernel)
+                assert contraction is not None
+                sides = [(contraction.a, products[0].m), (contraction.b, products[0].n)]
+                sides.sort(key=lambda side: place[side[1]])
+    return (*made, kernel)
+
+
+def _only_contraction(kernel: Kernel) -> Contract | None:
+    found = [t for t in kernel.terms if isinstance(t, (Contract, Reduction, Scan))]
+    if len(found) != 1 or not isinstance(found[0], Contract) or found[0].where is not None:
+        return None
+    return found[0]
+
+
+def _is_misread(kernel: Kernel, contraction: Contract, load: Load, along_sum: bool) -> bool:
+    """Whether it lies along the wrong axis, and a plain copy would put that right."""
+    extents = [kernel.extents[a] for a in load.axes]
+    if load.pred is not None or load.fill is not None or not all(
+        isinstance(e, int) for e in extents
+    ):
+        return False
+    flat = flat_offset(kernel.tensors[load.tensor], load.index)
+    if flat.atoms:
+        return False
+    contiguous = {a for a, step in flat.axes.items() if step == 1}
+    summed = contiguous & set(contraction.over)
+    free = contiguous - set(contraction.over)
+    return bool(free) and not summed if along_sum else bool(summed) and not free
+
+
+def _copied(
+    kernel: Kernel, contraction: Contract, load: Load, along_sum: bool
+) -> tuple[Kernel, Kernel]:
+    names = [a for a, _ in kernel.axes if a in load.axes]
+    shared = contraction.a.axes & contraction.b.axes
+    over = [a for a in names if a in contraction.over]
+    batch = [a for a in names if a in shared and a not in over]
+    free = [a for a in names if a not in shared]
+    layout = [*batch, *free, *over] if along_sum else [*batch, *over, *free]
+    shape = tuple(kernel.extents[a] for a in layout)
+    name = _fresh(f"{load.tensor}_ordered", kernel)
+    copy = KernelTensor(name, TensorType(load.dtype, shape))
+    place = [build.axis(a) for a in layout]
+    tensor = kernel.tensors[load.tensor]
+    extents = [(a, kernel.extents[a]) for a in layout]
+    maker = build.kernel(
+        f"{kernel.name}_order", extents, [tensor], [copy], [build.store(copy, place, load)],
+        sizes=kernel.sizes,
+    )
+    reading = Substitution(replaced={load: build.load(copy, place)})
+    statements = [reading.statement(s) for s in kernel.statements]
+    loaded = {
+        t.tensor
+        for t in postorder(o for s in statements for o in s.operands)
+        if isinstance(t, Load)
+    }
+    labels: dict[Term, str] = {
+        reading.term(t): n for n, t in kernel.definitions if not isinstance(t, (Reduction, Scan))
+    }
+    reader = build.kernel(
+        kernel.name, kernel.axes, [t for t in (*kernel.inputs, copy) if t.name in loaded],
+        kernel.outputs, statements, labels, kernel.sizes, kernel.scalars,
+    )
+    return maker, reader
+
+
+def _fresh(wanted: str, kernel: Kernel) -> str:
+    taken = {*kernel.tensors, *kernel.extents, *(n for n, _ in kernel.definitions)}
+    name, number = wanted, 1
+    while name in taken:
+        number += 1
+        name = f"{wanted}{number}"
+    return name
+
+
+def _points(kernel: Kernel, axes: Sequence[str] | frozenset[str]) -> float:
+    extents = [kernel.extents[a] for a in axes]
+    return math.prod(e if isinstance(e, int) else 256 for e in extents)
