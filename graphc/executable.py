@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import collections
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -72,7 +73,9 @@ def compile(  # noqa: A001 - the verb that everybody expects
     first node that makes a NaN. ``memory_budget`` in bytes bounds the intermediate results: where
     they do not fit, some are computed again in the backward pass (``explain()`` says which); where
     that does not suffice a BackendError says how much is needed.
-    ``unused="ignore"`` allows inputs that nothing needs.
+    ``unused="ignore"`` allows inputs that nothing needs. ``donate`` names inputs whose memory a
+    call may reuse, so that their arrays are not to be used after it; donating one twice is an
+    error. CPU programs leave them as they are.
 
     Raises BindError for inputs that are missing, given twice or not needed, ModeError where the
     mode must be said.
@@ -82,7 +85,7 @@ def compile(  # noqa: A001 - the verb that everybody expects
     >>> gc.compile([x], {"double": x * 2.0})(np.float32([1, 2, 3]))
     {'double': array([2., 4., 6.], dtype=float32)}
     """
-    _refuse(device=device, donate=donate, mesh=mesh, shard=shard, target=target)
+    _refuse(device=device, mesh=mesh, shard=shard, target=target)
     _check_options(check, precision, tune, unused)
     del tolerance  # permission to round differently, which no kernel makes use of yet
     given = [inputs] if isinstance(inputs, Value | Dim) else list(inputs)
@@ -106,6 +109,7 @@ def compile(  # noqa: A001 - the verb that everybody expects
         check_nan=check == "nan",
         memory_budget=memory_budget,
         precision=precision,
+        donated=_donated(arguments, donate),
     )
 
 
@@ -226,6 +230,19 @@ def _binds(value: Value, dims: set[Dim], given: Sequence[Value]) -> bool:
     return bool(own - others)
 
 
+def _donated(arguments: Sequence[Value | Dim], donate: Sequence[Value]) -> tuple[int, ...]:
+    """Which arguments a call may take the memory of."""
+    given = [donate] if isinstance(donate, Value) else list(donate)
+    for value in given:
+        if not any(value is a for a in arguments) or not isinstance(value, Value):
+            raise BindError(f"compile: donate={value!r} is no input; name observed inputs")
+    return tuple(n for n, a in enumerate(arguments) if any(a is value for value in given))
+
+
+#: arrays that calls took the memory of, as long as somebody holds them
+_given_away: weakref.WeakValueDictionary[int, NDArray[Any]] = weakref.WeakValueDictionary()
+
+
 def _name(values: Sequence[Value], updates: Mapping[Value, Any]) -> str:
     named = next((v.name for v in values if v.name and v.name.isidentifier()), None)
     return named or ("step" if updates else "program")
@@ -263,11 +280,12 @@ class Executable:
         check_nan: bool = False,
         memory_budget: int | None = None,
         precision: str = "ieee",
+        donated: tuple[int, ...] = (),
     ) -> None:
         self.graph = graph
         self.name, self.mode = name, mode
         self.states: tuple[StateCell, ...] = tuple(v.node.attrs["state"] for v in graph.states)
-        self._arguments = arguments
+        self._arguments, self._donated = arguments, donated
         self._parameters = tuple(_parameter(v) for v in arguments)
         self._backend = find_backend(backend).with_precision(precision)
         self._check_nan, self._memory_budget = check_nan, memory_budget
@@ -289,10 +307,15 @@ class Executable:
 
     def __call__(self, *args: Any, out: Any = None, **by_name: Any) -> Any:
         """Run. The results are written to the arrays of ``out``, if it is given."""
+        taken = self._taken(args, by_name) if self._donated else {}
         if out is not None:
-            return self._into(out, args, by_name)
-        result = self._call(*args, **by_name)
-        return result if self._restore is None else self._restore(result)
+            result = self._into(out, args, by_name)
+        else:
+            result = self._call(*args, **by_name)
+            result = result if self._restore is None else self._restore(result)
+        if taken:
+            _given_away.update(taken)
+        return result
 
     def __repr__(self) -> str:
         given = ", ".join(str(p.name) for p in self._parameters)
@@ -302,6 +325,21 @@ class Executable:
     def arguments(self) -> tuple[Value | Dim, ...]:
         """What a call takes, in order."""
         return self._arguments
+
+    def _taken(self, args: tuple[Any, ...], by_name: dict[str, Any]) -> dict[int, NDArray[Any]]:
+        """The arrays whose memory a call may take, by identity; those already taken are refused."""
+        ordered = order_arguments(self._parameters, args, by_name, who=self.name)
+        found: dict[int, NDArray[Any]] = {}
+        for place in self._donated:
+            name, array = self._parameters[place].name, ordered[place]
+            if _given_away.get(id(array)) is array:
+                raise BindError(
+                    f"{self.name}: {name!r} was donated to an earlier call, so its memory may hold "
+                    "anything: pass what that call returned, or leave it out of donate="
+                )
+            if isinstance(array, np.ndarray):
+                found[id(array)] = array
+        return found
 
     # -- calls that are not exactly what the current program expects
     def _slow(self, *args: Any, **by_name: Any) -> Any:

@@ -185,7 +185,7 @@ def test_what_is_no_observed_value_is_no_input() -> None:
 
 def test_options_that_this_version_lacks_are_refused() -> None:
     x = gc.observed("x", (2,))
-    for options in ({"mesh": object()}, {"device": "cuda"}, {"donate": [x]}, {"precision": "fp8"}):
+    for options in ({"mesh": object()}, {"device": "cuda"}, {"precision": "fp8"}):
         with pytest.raises(gc.GraphcError):
             gc.compile([x], x * 2.0, **options)  # type: ignore[arg-type]
 
