@@ -216,7 +216,7 @@ class _Plan:
             else:
                 break
         if m * n <= 64 * 64 and not units:  # fewer, longer steps where each has little to do
-            k = min(128, 4096 // (m + n) if m + n > 32 else 128)
+            k = min(128, 1 << ((4096 // (m + n)).bit_length() - 1))
         if m * n < 64 * 128:
             warps = 4
         return m, n, min(k, self._side(p.k)), warps, stages
