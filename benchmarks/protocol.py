@@ -40,9 +40,10 @@ class Plan:
     rounds: int = 15
     seconds: float = 0.2  # of a block
     threads: int = 2
-    #: share of a core that the machine may be busy with before a block, and how long to wait for it
+    #: share of a core that the machine may be busy with before a block, and how many seconds all
+    #: blocks of a workload together wait for it
     idle: float = 0.1
-    patience: float = 2.0
+    patience: float = 30.0
 
 
 class Process:
@@ -132,6 +133,7 @@ class Times:
     flops: dict[str, float] = field(default_factory=dict)
     blocks: int = 0
     disturbed: int = 0
+    waited: float = 0.0  # seconds, for an idle machine
     spinning: set[str] = field(default_factory=set)  # peers that worked during others' blocks
 
 
@@ -188,7 +190,7 @@ def _round(running: dict[str, Process], times: Times, plan: Plan) -> None:
     found: dict[str, list[float]] = {peer: [] for peer in running}
     for peer in order:
         times.blocks += 1
-        times.disturbed += not _wait_until_idle(plan)
+        times.disturbed += not _wait_until_idle(plan, times)
         others = {p: process.cpu_seconds() for p, process in running.items() if p != peer}
         start = time.perf_counter()
         found[peer].append(running[peer].ask(do="run", seconds=plan.seconds)["seconds"])
@@ -200,12 +202,14 @@ def _round(running: dict[str, Process], times: Times, plan: Plan) -> None:
         times.seconds[peer].append(sum(pair) / 2)
 
 
-def _wait_until_idle(plan: Plan) -> bool:
-    end = time.perf_counter() + plan.patience
-    while _busy_cores() > plan.idle:
-        if time.perf_counter() > end:
-            return False
-    return True
+def _wait_until_idle(plan: Plan, times: Times) -> bool:
+    """Whether the machine is idle, after waiting for it as long as there is patience left."""
+    start = time.perf_counter()
+    while not (idle := _busy_cores() <= plan.idle):
+        if times.waited + time.perf_counter() - start > plan.patience:
+            break
+    times.waited += time.perf_counter() - start
+    return idle
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from graphc.carried import Carried, carry_states, either, updated_states, writte
 from graphc.errors import DTypeError, ShapeError, StateError
 from graphc.graph import Graph, Value, ancestors, apply_all, block, source_value
 from graphc.ops.lifting import constant
-from graphc.ops.loop import close_body, read_once
+from graphc.ops.loop import close_body, read_once, with_history
 from graphc.source import here
 from graphc.types import Extent, Size, TensorType, bool_, int64
 
@@ -90,14 +90,15 @@ def scan(
             *map(read_once, held),
             *scanned,
             *captures,
-            body=body,
+            body=with_history(body, len(starts) + len(held)),
             carries=len(starts) + len(held),
             scanned=len(scanned),
             length=steps,
             reverse=reverse,
         )
     count, more = len(starts), len(starts) + len(held)
-    found = _written([*out[:count], *out[more:]], held, out[count:more], body_of)
+    ys = out[more : more + len(elements)]  # the history comes last
+    found = _written([*out[:count], *ys], held, out[count:more], body_of)
     return carry_form.build(found[:count]), ys_form.build(found[count:])
 
 

@@ -12,7 +12,7 @@ explicit input.
 ``index`` is the position in xs and ys, an int64 scalar; with ``reverse`` it runs from the end.
 
 The derivative of a loop is a loop the other way. It needs the carries as they were before each
-iteration: a body that returns them as ys (``with_history``) saves a second run; closing drops ys
+iteration: every loop is made with them as its last ys (``with_history``), and closing drops ys
 that nothing reads.
 """
 
@@ -277,7 +277,7 @@ def _loop_vjp(node: Node, cotangents: Cotangents, transform: Transform) -> Cotan
         *xs,
         *captured,
         *more,
-        body=backward,
+        body=with_history(backward, len(start)),
         carries=len(start),
         scanned=len(xs),
         length=node.attrs["length"],
@@ -289,7 +289,7 @@ def _loop_vjp(node: Node, cotangents: Cotangents, transform: Transform) -> Cotan
         *(count + i for i in smooth_xs),
     ]
     flows: list[Value | None] = [None] * len(node.inputs)
-    for place, value in zip(places, out, strict=True):
+    for place, value in zip(places, out[: len(places)], strict=True):  # the rest is its history
         flows[place] = value
     return flows
 
@@ -333,13 +333,13 @@ def _loop_jvp(node: Node, tangents: Cotangents, transform: Transform) -> Cotange
         *captured,
         *starts[2],
         *more,
-        body=tangent_body,
+        body=with_history(tangent_body, count + sizes[0]),
         carries=count + sizes[0],
         scanned=len(scanned) + sizes[1],
         length=node.attrs["length"],
         reverse=node.attrs["reverse"],
     )
-    found = iter(out[count:])
+    found = iter(out[count:])  # the history comes last
     return [next(found) if v.dtype.is_float else None for v in node.outputs]
 
 

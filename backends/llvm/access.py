@@ -22,13 +22,20 @@ from graphc.types import DType, Extent, bool_, int64
 __all__ = [
     "buffer_address",
     "emit_load",
+    "emit_prefetch",
     "emit_store",
     "flat_offset",
     "from_memory",
     "index_value",
+    "lane_addresses",
     "strides",
     "to_memory",
 ]
+
+
+LINE = 64  # bytes of a cache line
+I32 = LLVMType("i32")
+NEAREST, DATA = 3, 1  # llvm.prefetch: keep it in the nearest cache; not instructions
 
 
 def strides(shape: tuple[Extent, ...]) -> list[Extent]:
@@ -389,6 +396,39 @@ def _store_scattered(
         )
         with k.f.when(valid):
             write()
+
+
+def lane_addresses(k: Context, store: Store, position: Position) -> tuple[V, Extent]:
+    """Where the first lane of a store goes, and how many elements the lanes lie apart."""
+    tensor = k.kernel.tensors[store.tensor]
+    assert k.vector is not None
+    step = flat_offset(tensor, store.index).axes.get(k.vector.axis, 0)
+    return _place(k, tensor, store.index, position).pointer, step
+
+
+# ---- before they are needed
+
+
+def emit_prefetch(k: Context, access: Load | Store, position: Position) -> None:
+    """Fetch the line that a plain access in lanes will touch; where that is data-dependent or
+    gathered, nothing.
+    """
+    tensor = k.kernel.tensors[access.tensor]
+    flat = flat_offset(tensor, access.index)
+    vector = k.vector
+    if access.pred is not None or flat.atoms or vector is None or flat.axes.get(vector.axis) != 1:
+        return
+    bytes_before = dict(position).get(vector.axis, 0) * k.lanes * tensor.type.dtype.itemsize
+    if bytes_before % LINE:
+        return  # the vector before it lies in the same line
+    pointer = _place(k, tensor, access.index, position).pointer
+    k.f.call_void(
+        "llvm.prefetch.p0",
+        pointer,
+        literal(int(isinstance(access, Store)), I32),
+        literal(NEAREST, I32),
+        literal(DATA, I32),
+    )
 
 
 # ---- what memory holds

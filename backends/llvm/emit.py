@@ -7,6 +7,7 @@ first check.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from graphc.backends.llvm import access, fold
@@ -22,7 +23,8 @@ from graphc.backends.llvm.context import (
 )
 from graphc.backends.llvm.ir import PTR, Function, LLVMType, Module, V, literal
 from graphc.backends.llvm.target import Target
-from graphc.kernel.terms import Apply, AxisIndex, Kernel, Load, Term
+from graphc.backends.llvm.turning import emit_stores
+from graphc.kernel.terms import Apply, AxisIndex, Contract, Kernel, Load, Store, Term
 from graphc.nest import (
     Accumulate,
     Begin,
@@ -48,6 +50,9 @@ from graphc.records import dataclass
 from graphc.types import DType, Extent
 
 __all__ = ["emit_kernel", "emit_nest", "grid_blocks", "scratch_bytes"]
+
+#: points of a product's loop that hide a fetch from memory
+PREFETCH_POINTS = 32
 
 
 def emit_kernel(kernel: Kernel, tiling: Tiling, target: Target, symbol: str = "kernel") -> str:
@@ -176,6 +181,7 @@ class _Emitter:
                 case Loop():
                     self.loop(step)
                 case Begin(of=trip):
+                    self.prefetch(trip, steps[number + 2 :])
                     self.begin(trip, steps[number + 1])
                 case Update(of=trip):
                     fold.update(self.k, trip, self.states)
@@ -194,8 +200,7 @@ class _Emitter:
                 case Fill():
                     self.fill(step)
                 case Write(store=store):
-                    for position in self.k.positions(store.axes):
-                        access.emit_store(self.k, store, position)
+                    emit_stores(self.k, store)
                 case Verify(check=check):
                     for position in self.k.positions(check.axes):
                         self.verify(check.pred, self.k.kernel.checks.index(check), position)
@@ -210,6 +215,24 @@ class _Emitter:
                 args = [k.value(a, position) for a in term.operands]
                 dtypes = [a.dtype for a in term.operands]
                 k.bind(term, position, k.apply(term.op, args, dtypes, term.dtype))
+
+    def prefetch(self, trip: Pass, after: Sequence[Step]) -> None:
+        """Fetch what the steps after a product's loop read and write while the loop multiplies: a
+        register tile's rows lie apart, which the processor does not foresee.
+        """
+        extents = [self.k.kernel.extents[a] for a in trip.over]
+        long = math.prod(e if isinstance(e, int) else PREFETCH_POINTS for e in extents)
+        if long < PREFETCH_POINTS or not all(isinstance(m, Contract) for m in trip.members):
+            return
+        for step in after:
+            if isinstance(step, Let) and isinstance(step.term, Load):
+                used: Load | Store = step.term
+            elif isinstance(step, Write) and step.store.tensor not in self.nest.tiling.stream:
+                used = step.store
+            else:
+                continue
+            for position in self.k.positions(used.axes):
+                access.emit_prefetch(self.k, used, position)
 
     def begin(self, trip: Pass, loop: Step) -> None:
         tile = 1

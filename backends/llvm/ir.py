@@ -218,6 +218,12 @@ class Function:
     def fma(self, a: V, b: V, c: V) -> V:
         return self.intrinsic("fma", a, b, c)
 
+    def shuffle(self, a: V, b: V, lanes: Sequence[int]) -> V:
+        """Lanes picked from ``a`` and, counted on, from ``b``."""
+        mask = ", ".join(f"i32 {n}" for n in lanes)
+        type_ = a.type._replace(lanes=len(lanes))
+        return self.let(f"shufflevector {a}, {b}, <{len(lanes)} x i32> <{mask}>", type_)
+
     def splat(self, a: V, lanes: int) -> V:
         """A scalar in every lane (constants fold)."""
         if lanes == 1 or a.type.lanes == lanes:

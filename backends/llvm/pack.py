@@ -61,6 +61,7 @@ def pack_operands(kernel: Kernel, target: Target) -> tuple[Kernel, ...]:
         if plan is not None:
             copy, kernel = plan.apply()
             made.append(copy)
+            kernel = _turned(kernel, made)
     return (*made, kernel)
 
 
@@ -205,6 +206,63 @@ def _is_contiguous(kernel: Kernel, operand: Term, over: Sequence[str]) -> bool:
         return False
     flat = flat_offset(kernel.tensors[operand.tensor], operand.index)
     return not flat.atoms and any(flat.axes.get(a) == 1 for a in over)
+
+
+# ---- rows
+
+
+def _turned(kernel: Kernel, made: list[Kernel]) -> Kernel:
+    """The operand that a register tile takes point by point, where it walks far down a column, is
+    read from a copy whose rows run along the reduced axis.
+
+        load d[k, i]  ->  turn: t[i, k] = d[k, i];  load t[i, k]
+    """
+    contraction = _only_contraction(kernel)
+    assert contraction is not None
+    for operand, other in ((contraction.a, contraction.b), (contraction.b, contraction.a)):
+        rows = [a for a, _ in kernel.axes if a in operand.axes and a not in contraction.over]
+        if len(contraction.over) != 1 or not rows:
+            continue
+        over, reuse = contraction.over[0], _points(kernel, other.axes - operand.axes)
+        if reuse >= _LEAST_REUSE and _walks_down(kernel, operand, over):
+            return _with_turned_rows(kernel, operand, [*rows, over], made)
+    return kernel
+
+
+def _walks_down(kernel: Kernel, operand: Term, over: str) -> bool:
+    """Whether a point's neighbour along the reduced axis is far away in memory."""
+    if not isinstance(operand, Load) or not _is_fixed(kernel, operand.axes):
+        return False
+    tensor = kernel.tensors[operand.tensor]
+    flat = flat_offset(tensor, operand.index)
+    step = flat.axes.get(over, 0)
+    near = any(c == 1 for c in flat.axes.values()) and not flat.atoms
+    far = isinstance(step, int) and step * tensor.type.dtype.itemsize >= _FAR
+    return near and far and _points(kernel, [over]) >= 64
+
+
+def _with_turned_rows(
+    kernel: Kernel, operand: Term, layout: Sequence[str], made: list[Kernel]
+) -> Kernel:
+    assert isinstance(operand, Load)
+    taken = {a for a, _ in kernel.axes} | set(kernel.tensors) | {n for n, _ in kernel.definitions}
+    extents = kernel.extents
+    type_ = TensorType(operand.dtype, tuple(extents[a] for a in layout))
+    turned = KernelTensor(_fresh("turned", taken), type_)
+    place = [build.axis(a) for a in layout]
+    made.append(
+        build.kernel(
+            f"{kernel.name}_turn",
+            [(a, extents[a]) for a in layout],
+            [kernel.tensors[operand.tensor]],
+            [turned],
+            [build.store(turned, place, operand)],
+            sizes=kernel.sizes,
+        )
+    )
+    reading = Substitution(replaced={operand: build.load(turned, place)})
+    statements = [reading.statement(s) for s in kernel.statements]
+    return _rebuilt(kernel, list(kernel.axes), [turned], statements, reading)
 
 
 # ---- borders

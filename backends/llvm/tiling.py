@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from graphc.backends.llvm.access import flat_offset
+from graphc.backends.llvm.access import LINE, flat_offset
 from graphc.backends.llvm.context import vector_lanes
 from graphc.backends.llvm.target import Target
 from graphc.kernel.terms import Apply, Contract, Kernel, Load, Reduction, Store, Term
@@ -102,12 +102,24 @@ class _Plan:
     def across_cost(self, lane: str) -> float:
         total = sum(self.cost(self.folding_axes(f), self.reads[f], lane) for f in self.foldings)
         for (store, access), reads in zip(self.stores, self.store_reads, strict=True):
-            total += self.cost(store.axes, [access, *reads], lane)
+            written = [] if self.turned(store, access, lane) else [access]
+            total += self.cost(store.axes, [*written, *reads], lane)
         if any(s.add and a.step(lane) != 1 for s, a in self.stores):
             return math.inf  # lanes may meet at one element
         if any(lane in s.axes and a.step(lane) == 0 for s, a in self.stores):
             return math.inf
         return total
+
+    def turned(self, store: Store, access: _Access, lane: str) -> str | None:
+        """The axis along which a store whose lanes lie apart is contiguous: blocks of lanes by
+        lanes are turned in registers (see ``turning``).
+        """
+        if self.foldings or store.add or store.pred is not None or access.step(lane) in (0, 1):
+            return None
+        return next(
+            (a for a in self.parallel if access.step(a) == 1 and self.extent(a) >= self.lanes),
+            None,
+        )
 
     def along(self) -> tuple[frozenset[str], float]:
         """The best axis of each reduction and of each store's own loops."""
@@ -161,7 +173,11 @@ class _Plan:
             tile[lane] = columns
             tile |= self.unrolled_points(inside)
         else:
-            tile[lane] = min(vectors, 4 if inside else self.map_vectors())
+            turned = {self.turned(s, a, lane) for s, a in self.stores}
+            if len(turned) == 1 and (axis := turned.pop()) is not None:
+                tile[axis] = self.lanes
+            else:
+                tile[lane] = min(vectors, 4 if inside else self.map_vectors())
         order = [a for a in self.axis_order if a not in (lane, rows)]
         order += [lane] if rows is None else [lane, rows]
         held_back = self.uneven_axes()
@@ -282,7 +298,7 @@ class _Plan:
         Enough register tiles to use again what the near caches hold of the other operand; at most
         what leaves this operand's part within reach.
         """
-        least, most = 1, 1 << 40
+        least, most = self.line_points(axis), 1 << 40
         for folding in self.foldings:
             if (
                 not isinstance(folding, Contract)
@@ -297,6 +313,15 @@ class _Plan:
                 most, max(unit, int(2 * self.target.l2_bytes / bytes_a_point) // unit * unit)
             )
         return min(least, most), most
+
+    def line_points(self, axis: str) -> int:
+        """Points that share a line of a store: two workers had better not write to one."""
+        sizes = [
+            self.kernel.tensors[s.tensor].type.dtype.itemsize
+            for s, access in self.stores
+            if access.step(axis) == 1
+        ]
+        return LINE // min(sizes) if sizes else 1
 
     def streamed(self) -> frozenset[str]:
         """Outputs that would only push other data out of the caches."""

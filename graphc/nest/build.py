@@ -300,12 +300,17 @@ class _Builder:
                     if other is not None:
                         self.demand(other)
             else:
-                for operand in term.operands:
+                # reductions first: nothing else should hold a register while their loops run
+                for operand in sorted(term.operands, key=lambda t: not self.folds(t)):
                     self.demand(operand)
             self.emit(Let(term))
             self.scopes[-1].known.add(term)
             if self.trips_open and self.names.get(term) in self.tiling.hold:
                 self.keep(term)
+
+    def folds(self, term: Term) -> bool:
+        """Whether a reduction runs before the term is there."""
+        return isinstance(term, (Contract, Result)) or bool(self.needs[term])
 
     def demand_index(self, index: tuple[Term, ...]) -> None:
         for term in index:

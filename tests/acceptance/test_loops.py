@@ -85,11 +85,6 @@ def test_a_recurrent_network_forward_and_backward() -> None:
         np.testing.assert_allclose(gradient, right, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the backward loop's saved carries come from a second forward loop: the one that makes "
-    "the outputs and the one that saves are not merged",
-)
 def test_a_training_step_runs_the_forward_loop_once() -> None:
     inputs, _ = _recurrent(0)
     xs, h, w, u = inputs
