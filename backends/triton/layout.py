@@ -10,6 +10,7 @@ for all that read it. Half precision is read either way and is never copied.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 from graphc.backends.triton.access import flat_offset
@@ -36,36 +37,39 @@ _LEAST_ROWS = 32
 
 def ordered_operands(kernel: Kernel, precision: str) -> tuple[Kernel, ...]:
     """The kernel, or the copies that it should read and the kernel that reads them, in order."""
-    contraction = _only_contraction(kernel)
-    products = matrix_products(kernel) if contraction is not None else []
-    if contraction is None or len(products) != 1 or not products[0].single:
-        return (kernel,)
-    place = {a: n for n, (a, _) in enumerate(kernel.axes)}
-    sides = [(contraction.a, products[0].m), (contraction.b, products[0].n)]
-    sides.sort(key=lambda side: place[side[1]])
     made: list[Kernel] = []
-    for number, (operand, _) in enumerate(sides):
-        along_sum = precision == "tf32"
-        if not along_sum and number == 0:
-            continue
-        other = sides[1 - number][0]
-        if isinstance(operand, Load) and _is_misread(kernel, contraction, operand, along_sum):
-            rows = other.axes - operand.axes - frozenset(contraction.over)
-            if _points(kernel, rows) >= _LEAST_ROWS:
-                copy, kernel = _copied(kernel, contraction, operand, along_sum)
-                made.append(copy)
-                contraction = _only_contraction(kernel)
-                assert contraction is not None
-                sides = [(contraction.a, products[0].m), (contraction.b, products[0].n)]
-                sides.sort(key=lambda side: place[side[1]])
+    found = _misread(kernel, precision)
+    while found is not None:
+        copy, kernel = _copied(kernel, *found, precision == "tf32")
+        made.append(copy)
+        found = _misread(kernel, precision)
     return (*made, kernel)
 
 
-def _only_contraction(kernel: Kernel) -> Contract | None:
-    found = [t for t in kernel.terms if isinstance(t, (Contract, Reduction, Scan))]
-    if len(found) != 1 or not isinstance(found[0], Contract) or found[0].where is not None:
-        return None
-    return found[0]
+def _misread(kernel: Kernel, precision: str) -> tuple[Contract, Load] | None:
+    """A contraction and its operand that lies along the wrong axis, where a copy pays."""
+    place = {a: n for n, (a, _) in enumerate(kernel.axes)}
+    users = Counter(
+        id(t) for f in kernel.terms if isinstance(f, (Contract, Reduction)) for t in f.operands
+    )
+    for product in matrix_products(kernel):
+        contraction = product.of
+        if not isinstance(contraction, Contract) or not product.single:
+            continue
+        left, right = (contraction.a, contraction.b)
+        if place[product.m] > place[product.n]:
+            left, right = right, left
+        along_sum = precision == "tf32"
+        for operand, other in ((right, left), (left, right))[: 2 if along_sum else 1]:
+            rows = other.axes - operand.axes - frozenset(contraction.over)
+            if (
+                isinstance(operand, Load)
+                and users[id(operand)] == 1
+                and _points(kernel, rows) >= _LEAST_ROWS
+                and _is_misread(kernel, contraction, operand, along_sum)
+            ):
+                return contraction, operand
+    return None
 
 
 def _is_misread(kernel: Kernel, contraction: Contract, load: Load, along_sum: bool) -> bool:

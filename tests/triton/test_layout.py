@@ -9,6 +9,7 @@ from graphc.backends.triton.layout import ordered_operands
 from graphc.kernel.interpret import interpret
 from graphc.kernel.parser import parse_kernel
 from graphc.kernel.verify import verify
+from tests.kernel.zoo import ZOO, assert_agrees
 
 TEXT = """kernel product
   axes m:48 n:40 k:64
@@ -50,3 +51,21 @@ def test_half_precision_and_few_rows_are_left_alone() -> None:
     assert len(ordered_operands(half, "tf32")) == 1
     few = TEXT.format(**LEFT["k"], **RIGHT["k"]).replace("m:48", "m:8").replace("48,", "8,")
     assert len(ordered_operands(parse_kernel(few), "ieee")) == 1
+
+
+@pytest.mark.parametrize("precision", ["ieee", "tf32"])
+def test_kernels_of_the_zoo_mean_the_same(precision) -> None:
+    copied = set()
+    for case in ZOO:
+        kernels = ordered_operands(parse_kernel(case.text), precision)
+        if len(kernels) == 1:
+            continue
+        copied.add(case.name.split("[")[0])
+        arrays = dict(case.make_inputs(np.random.default_rng(0)))
+        wanted = case.reference(dict(arrays))
+        for one in kernels:
+            verify(one)
+            given = {t.name: arrays[t.name] for t in one.inputs}
+            arrays |= interpret(one, given, case.sizes, case.scalars)
+        assert_agrees(case, arrays, wanted, 0)
+    assert ("attention" in copied) == (precision == "ieee")
