@@ -131,7 +131,9 @@ class Context:
 
     def born(self, value: V) -> V:
         if value.text.startswith("%"):
-            self.births.setdefault(value.text, self.depth)
+            # a sum was born inside of its loop, and is known outside once that has ended
+            known = self.births.get(value.text, self.depth)
+            self.births[value.text] = min(known, self.depth)
         return value
 
     def remembered(self, key: tuple[object, ...]) -> V | None:

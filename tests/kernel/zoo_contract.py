@@ -341,6 +341,24 @@ CONTRACT += cases(
     {"N": 1, "C": 3, "H": 4, "W": 11},
 )
 
+# how many elements of an image lie in each window, in lanes that do not differ
+WINDOW_COUNTS = """
+kernel window_counts
+  axes y:{Y} x:{X} p:3 q:2
+  out r f32[{Y},{X}]
+  s = reduce sum where(2*y + p < {2*Y}, 1.0, 0.0) over p, q
+  store r[y, x] = s
+"""
+
+
+def window_counts(p: Any) -> dict[str, Any]:
+    rows = np.array([sum(2 * y + i < 2 * p.Y for i in range(3)) for y in range(p.Y)])
+    return {"r": np.repeat(2.0 * rows[:, None], p.X, 1)}
+
+
+COUNTED = ({"Y": 3, "X": 4}, {"Y": 5, "X": 9})
+CONTRACT += cases("window_counts", WINDOW_COUNTS, lambda r, p: {}, window_counts, *COUNTED)
+
 # ---- attention
 
 ATTENTION = """
