@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from benchmarks.fresh import FRESH, Fresh, measure_fresh
+from benchmarks.gpu_static import static_table
 from benchmarks.peers import PEERS
 from benchmarks.protocol import MissingError, Plan, Process, Times, measure
 from benchmarks.report import INTRODUCTION, fresh_table, header, speed_table
@@ -19,6 +20,8 @@ QUICK = Plan(rounds=3, seconds=0.02, patience=0.0)
 
 
 def _names(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> list[str]:
+    if value == ("gpu-static",):
+        return list(value)
     known = [*WORKLOADS, "fresh"]
     unknown = [name for name in value if name not in known]
     if unknown:
@@ -48,8 +51,12 @@ def main(
 ) -> None:
     """Time graphc next to its peers on NAMES (all workloads when none is given).
 
-    "fresh" is the group that runs in processes of its own: import, compile, memory.
+    "fresh" is the group that runs in processes of its own: import, compile, memory. "gpu-static",
+    alone, compiles training steps for GPUs and says what their machine code holds.
     """
+    if names == ["gpu-static"]:
+        click.echo(static_table())
+        return
     plan = Plan(threads=threads)
     if quick:
         plan = Plan(QUICK.rounds, QUICK.seconds, threads, QUICK.idle, QUICK.patience)

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("triton", reason="needs Triton: pip install 'graphc[gpu]'")
 
 import graphc as gc
+from benchmarks.gpu_static import PROGRAMS
 from graphc import nn, optim
 from graphc.interpret import interpret
 from graphc.kernel.parser import parse_kernel
@@ -84,6 +85,33 @@ def test_training_digits_equals_the_cpu(optimizer: str) -> None:
         pytest.skip(f"no CPU backend to compare with: {error}")
     np.testing.assert_allclose(losses[:50], expected[:50], rtol=1e-3, atol=1e-4)
     assert abs(accuracy - wanted) <= 0.02
+
+
+def trained(name: str, backend: str) -> tuple[list[float], list[Any]]:
+    """Losses of three steps of a program, and its parameters after them."""
+    gc.manual_seed(0)
+    inputs, loss, updates = PROGRAMS[name]()
+    step = gc.compile(inputs, loss, updates, backend=backend)
+    generator = np.random.default_rng(0)
+    arrays = [
+        generator.integers(0, 10, v.shape) if v.dtype.is_integer
+        else generator.standard_normal(v.shape).astype(np.float32)
+        for v in inputs
+    ]
+    losses = [float(step(*arrays)) for _ in range(3)]
+    return losses, [cell.numpy() for cell in step.states if cell.trainable]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_training_step_equals_the_cpu(name: str) -> None:
+    losses, parameters = trained(name, "triton")
+    try:
+        expected, wanted = trained(name, "llvm")
+    except gc.BackendError as error:
+        pytest.skip(f"no CPU backend to compare with: {error}")
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+    for got, other in zip(parameters, wanted, strict=True):
+        np.testing.assert_allclose(got, other, rtol=2e-3, atol=2e-4)
 
 
 def test_a_replayed_graph_gives_the_same_bits() -> None:

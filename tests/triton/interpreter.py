@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +20,7 @@ from triton.runtime import interpreter as runtime
 from triton.runtime.jit import JITFunction
 
 from graphc.kernel import references
+from tests.triton.sanitizer import Sanitizer
 
 _NUMPY_TO_TRITON = {
     np.dtype(np.bool_): tl.int8, np.dtype(np.int8): tl.int8, np.dtype(np.uint8): tl.uint8,
@@ -27,6 +28,10 @@ _NUMPY_TO_TRITON = {
     np.dtype(np.float16): tl.float16, np.dtype(np.float32): tl.float32,
     np.dtype(np.float64): tl.float64, np.dtype(ml_dtypes.bfloat16): tl.bfloat16,
 }  # fmt: skip
+
+
+#: sanitizers that see every load and store
+watchers: list[Sanitizer] = []
 
 
 class Memory:
@@ -112,10 +117,17 @@ def _patched(builder: type) -> dict[str, Callable[..., Any]]:
     def truth(mask: Any) -> Any:  # a splatted int1 scalar has int32 data
         return handle(np.asarray(mask.data).astype(bool), mask.dtype)
 
+    def watch(self: Any, kind: str, ptrs: Any, mask: Any) -> None:
+        width = max(1, ptrs.get_element_ty().primitive_bitwidth // 8)
+        for watcher in watchers:
+            watcher.access(kind, ptrs.data, truth(mask).data, width, self.grid_idx[0])
+
     def create_masked_load(self: Any, ptrs: Any, mask: Any, *rest: Any) -> Any:
+        watch(self, "load", ptrs, mask)
         return old["create_masked_load"](self, ptrs, truth(mask), *rest)
 
     def create_masked_store(self: Any, ptrs: Any, value: Any, mask: Any, *rest: Any) -> Any:
+        watch(self, "store", ptrs, mask)
         return old["create_masked_store"](self, ptrs, value, truth(mask), *rest)
 
     def create_splat(self: Any, kind: Any, arg: Any) -> Any:
@@ -252,7 +264,17 @@ def load_module(text: str, directory: Path) -> ModuleType:
 
 
 def run(text: str, symbol: str, grid: int, arguments: Sequence[Any], directory: Path) -> None:
-    """Run a kernel over its whole grid; arrays are written in place."""
+    """Run a kernel over its whole grid, watched; arrays are written in place."""
+    sanitizer = Sanitizer([a for a in arguments if isinstance(a, np.ndarray)])
+    watchers.append(sanitizer)
+    try:
+        _run(text, symbol, grid, arguments, directory)
+    finally:
+        watchers.remove(sanitizer)
+    assert not sanitizer.races, sanitizer.races[:3]
+
+
+def _run(text: str, symbol: str, grid: int, arguments: Sequence[Any], directory: Path) -> None:
     module = load_module(text, directory)
     module.libdevice = _Libdevice()  # type: ignore[attr-defined]
     function = getattr(module, symbol)
@@ -260,6 +282,3 @@ def run(text: str, symbol: str, grid: int, arguments: Sequence[Any], directory: 
     with interpreting():
         runner = runtime.InterpretedFunction(function.fn)
         runner.run(*wrapped, grid=(grid,), warmup=False)
-
-
-Arrays = Mapping[str, Any]
