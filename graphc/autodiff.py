@@ -25,6 +25,7 @@ from graphc.errors import DTypeError, GradError, ShapeError
 from graphc.graph import Node, Value, ancestors, differentiating
 from graphc.op import OPS, Op
 from graphc.ops.lifting import broadcast_to, constant, full
+from graphc.source import here
 from graphc.types import TensorType
 
 __all__ = ["grad", "gradients", "hvp", "jvp", "vjp"]
@@ -44,7 +45,7 @@ def grad(cost: Value, wrt: Any, *, unused: str = "error") -> Any:
     f32[3]
     """
     if unused not in ("error", "zero"):
-        raise ValueError(f"unused is 'error' or 'zero', not {unused!r}")
+        raise GradError(f"grad: unused is 'error' or 'zero', not {unused!r}", here())
     _check_cost(cost)
     values, form = tree.flatten(wrt)
     _check_wrt(values, form)
@@ -233,11 +234,14 @@ def _seed(seed: Any, value: Value, what: str) -> Value | None:
     if not isinstance(seed, Value):
         seed = broadcast_to(constant(seed, value.dtype), value.shape)
     if seed.shape != value.shape:
-        raise ShapeError(f"{what} of {value!r}: expected shape {value.shape}, got {seed.shape}")
+        raise ShapeError(
+            f"{what} of {value!r}: expected shape {value.shape}, got {seed.shape}", here()
+        )
     if seed.dtype != value.dtype:
         raise DTypeError(
             f"{what} of {value!r}: expected {value.dtype.name}, got {seed.dtype.name}; "
-            f"say .astype(gc.{value.dtype.name})"
+            f"say .astype(gc.{value.dtype.name})",
+            here(),
         )
     return seed  # type: ignore[no-any-return]
 
@@ -247,7 +251,7 @@ def _seed(seed: Any, value: Value, what: str) -> Value | None:
 
 def _check_cost(cost: Value) -> None:
     if not isinstance(cost, Value):
-        raise GradError(f"grad: the cost is a Value, got {type(cost).__name__}")
+        raise GradError(f"grad: the cost is a Value, got {type(cost).__name__}", here())
     if cost.shape != ():
         raise GradError(
             f"grad: the cost {cost!r} is not a scalar; reduce it (.sum(), .mean()), "

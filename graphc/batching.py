@@ -54,7 +54,7 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0) -> Callable
     def mapped(*args: Any) -> Any:
         leaves, form = tree.flatten(args)
         values = [read_once(v if isinstance(v, Value) else constant(v)) for v in leaves]
-        paths = form.paths("argument ")
+        paths = _paths(form, "argument")
         axes = _axes("in_axes", in_axes, form, [v.ndim for v in values], paths)
         size = _size(values, axes, paths, name)
         lane = argument(TensorType(int64, ()), "lane")
@@ -68,7 +68,7 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0) -> Callable
                 lanes[symbol] = _moved(value, axis, 0)
         plain = _batch(needed_nodes(results), lanes, size)
         ranks = [v.ndim + 1 for v in results]
-        out_paths = made_form.paths("result ")
+        out_paths = _paths(made_form, "result")
         chosen = _axes("out_axes", out_axes, made_form, ranks, out_paths)
         triples = zip(results, chosen, out_paths, strict=True)
         return made_form.build(_result(v, a, p, lanes, plain, size) for v, a, p in triples)
@@ -94,6 +94,11 @@ def _axes(
     return found
 
 
+def _paths(form: tree.Structure, what: str) -> list[str]:
+    """``argument [0].x``; a result that is one value is ``the result``."""
+    return [f"{what} {path}" if path else f"the {what}" for path in form.paths()]
+
+
 def _spread(what: str, given: Any, form: tree.Structure, whole: tree.Structure) -> list[Any]:
     """``given``, a structure that begins like ``form``, repeated for the leaves under its ends."""
     if given is None or isinstance(given, int) or form.kind is None:
@@ -104,8 +109,12 @@ def _spread(what: str, given: Any, form: tree.Structure, whole: tree.Structure) 
     elif isinstance(given, (tuple, list)):
         children = dict(zip(form.keys, given, strict=False)) if len(given) == len(form.keys) else {}
     if children is None or set(children) != set(form.keys):
-        takes = f"{len(whole.children)} arguments" if what == "in_axes" else "another structure"
-        raise ShapeError(f"vmap: {what} is {given!r}, the function has {takes}", here())
+        count = len(whole.children)
+        like = f"the function's {count} arguments" if what == "in_axes" else "its results"
+        raise ShapeError(
+            f"vmap: {what} is {given!r}; it is an int or None, or a structure of these like {like}",
+            here(),
+        )
     found: list[Any] = []
     for key, child in zip(form.keys, form.children, strict=True):
         found += _spread(what, children[key], child, whole)

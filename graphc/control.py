@@ -187,7 +187,7 @@ def cond(
         second = [read_once(v if isinstance(v, Value) else constant(v)) for v in leaves]
         for path, a, b in zip(first_form.paths("result"), first, second, strict=True):
             if a.type != b.type:
-                raise _differs(f"cond: {path}", a, b, "the first branch", "the second")
+                raise _differs(f"cond: {path}", a, b, "in the first branch", "in the second")
         held = updated_states(first, arguments, start)
         held = updated_states(second, arguments, middle) | held
         branches = [carry_states(first, held, start), carry_states(second, held, middle)]

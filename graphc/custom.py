@@ -96,8 +96,8 @@ class CustomGradient:
     ) -> list[Value]:
         """The cotangents of the floating arguments, in order."""
         count = len(form.children)
-        if count == 1 and not (isinstance(answer, tuple) and len(answer) == 1):
-            answer = (answer,)
+        if count == 1 and (form.children[0].kind in (tuple, list) or not isinstance(answer, tuple)):
+            answer = answer if isinstance(answer, tuple) and len(answer) == 1 else (answer,)
         if not isinstance(answer, (tuple, list)) or len(answer) != count:
             got = len(answer) if isinstance(answer, (tuple, list)) else 1
             raise GradError(

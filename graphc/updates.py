@@ -38,7 +38,8 @@ class Updates(Mapping[Value, Value]):
         self._new: dict[Value, Value] = {}
         self._lines: dict[Value, SourceLoc | None] = {}
         for state, value in (new or {}).items():
-            self._new[_checked_state(state, line)] = _checked_value(state, value, line)
+            checked = _checked_state(state, line)
+            self._new[checked] = _checked_value(checked, value, line)
             self._lines[state] = new.line_of(state) if isinstance(new, Updates) else line
 
     def __getitem__(self, state: Value) -> Value:
@@ -77,7 +78,9 @@ class Updates(Mapping[Value, Value]):
     def only_if(self, pred: object) -> Updates:
         """The same updates where the scalar bool ``pred`` holds, otherwise no change."""
         if isinstance(pred, Value) and (pred.shape != () or pred.dtype.kind != "b"):
-            raise ShapeError(f"only_if: expected a scalar bool, got {pred!r} of {pred.type}")
+            raise ShapeError(
+                f"only_if: expected a scalar bool, got {pred!r} of {pred.type}", here()
+            )
         kept = Updates(trains=self.trains)
         kept._new = {s: call("where", pred, new, s) for s, new in self._new.items()}
         kept._lines = dict(self._lines)
