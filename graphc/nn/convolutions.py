@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Sequence
 
+from graphc import ops
 from graphc.dsl import parameter
 from graphc.graph import Value
 from graphc.nn import functional, init
@@ -20,6 +21,8 @@ __all__ = [
     "ConvTranspose2d",
     "ConvTranspose3d",
 ]
+
+_PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 #: an int for all axes, or one for each
 PerAxis = int | Sequence[int]
@@ -76,15 +79,27 @@ class _Conv(_Convolution):
         dilation: PerAxis = 1,
         groups: int = 1,
         bias: bool = True,
+        padding_mode: str = "zeros",
         *,
         dtype: object = float32,
     ) -> None:
+        if padding_mode not in _PADDING_MODES:
+            raise ValueError(
+                f"{self._own_name}: padding_mode is one of {', '.join(_PADDING_MODES)}, "
+                f"not {padding_mode!r}"
+            )
         self.stride, self.padding, self.dilation = stride, padding, dilation
+        self.padding_mode = padding_mode
         self._set(in_channels, out_channels, kernel_size, groups, bias, dtype)
 
-    @property
-    def _options(self) -> tuple[PerAxis, PerAxis | str, PerAxis, int]:
-        return self.stride, self.padding, self.dilation, self.groups
+    def _bordered(self, x: Value) -> tuple[Value, PerAxis | str]:
+        """x with its border, and the padding that is left to the convolution."""
+        if self.padding_mode == "zeros":
+            return x, self.padding
+        given = self.padding, self.kernel_size, self.stride, self.dilation
+        rims = functional.convolutions.rims_of(self._own_name, *given)
+        around = [(0, 0)] * (x.ndim - self.rank)
+        return ops.pad(x, [*around, *rims], mode=self.padding_mode), 0
 
     def _describe(self) -> str:
         return (
@@ -97,14 +112,17 @@ class Conv1d(_Conv):
     """Cross-correlation over one axis: [N, C, L] to [N, O, L'], of one sample [C, L] to [O, L'].
 
     ``weight`` [O, C / groups, K] and ``bias`` [O] start uniform within 1 / sqrt(C K / groups), as
-    PyTorch's. ``padding`` is "valid", "same" or widths; see ``functional.conv1d``.
+    PyTorch's. ``padding`` is "valid", "same" or widths (see ``functional.conv1d``), of what
+    ``padding_mode`` says: "zeros", "reflect", "replicate" or "circular".
     """
 
     rank = 1
 
     def forward(self, x: Value) -> Value:
         """[N, C, L] -> [N, O, L']."""
-        return functional.conv1d(x, self.weight, self.bias, *self._options)
+        x, padding = self._bordered(x)
+        given = self.stride, padding, self.dilation, self.groups
+        return functional.conv1d(x, self.weight, self.bias, *given)
 
 
 class Conv2d(_Conv):
@@ -120,7 +138,9 @@ class Conv2d(_Conv):
 
     def forward(self, x: Value) -> Value:
         """[N, C, H, W] -> [N, O, H', W']."""
-        return functional.conv2d(x, self.weight, self.bias, *self._options)
+        x, padding = self._bordered(x)
+        given = self.stride, padding, self.dilation, self.groups
+        return functional.conv2d(x, self.weight, self.bias, *given)
 
 
 class Conv3d(_Conv):
@@ -130,7 +150,9 @@ class Conv3d(_Conv):
 
     def forward(self, x: Value) -> Value:
         """[N, C, D, H, W] -> [N, O, D', H', W']."""
-        return functional.conv3d(x, self.weight, self.bias, *self._options)
+        x, padding = self._bordered(x)
+        given = self.stride, padding, self.dilation, self.groups
+        return functional.conv3d(x, self.weight, self.bias, *given)
 
 
 class _ConvTranspose(_Convolution):

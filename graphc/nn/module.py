@@ -484,6 +484,8 @@ def _some(names: list[str], limit: int = 8) -> str:
 
 
 def _loaded(value: StateValue, name: str, given: Any) -> NDArray[Any]:
+    if str(getattr(given, "dtype", "")) == "torch.bfloat16":
+        given = given.float()  # exact; PyTorch gives NumPy no bfloat16
     array = np.asarray(given)
     if array.dtype.kind in "fV" and value.dtype.is_float and array.shape == value.shape:
         return array.astype(value.dtype.numpy)

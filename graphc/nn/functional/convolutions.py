@@ -154,7 +154,7 @@ def _convolve(
     groups: int,
 ) -> Value:
     value = _batched(name, rank, x, weight)
-    rims = _rims(name, padding, weight.shape[2:], stride, dilation)
+    rims = rims_of(name, padding, weight.shape[2:], stride, dilation)
     out = ops.convolution(value, weight, stride, rims, dilation, groups)
     return _finished(out, bias, x)
 
@@ -198,14 +198,19 @@ def _finished(out: Value, bias: Value | None, x: object) -> Value:
     return out if lift_one("conv", x).ndim == out.ndim else out[0]
 
 
-def _rims(
+def rims_of(
     name: str, padding: PerAxis | str, sizes: Sequence[Any], stride: PerAxis, dilation: PerAxis
-) -> Any:
-    """Padding as ints or (low, high) pairs."""
+) -> list[tuple[Any, Any]]:
+    """Padding as a (low, high) pair for each axis."""
     if padding == "valid":
-        return 0
+        return [(0, 0)] * len(sizes)
     if not isinstance(padding, str):
-        return padding
+        widths = _repeated(padding, len(sizes))
+        if len(widths) != len(sizes):
+            raise ShapeError(
+                f"{name}: padding is an int or {len(sizes)} ints, got {padding}", here()
+            )
+        return [(width, width) for width in widths]
     if padding != "same":
         raise ValueError(f"{name}: padding is 'valid', 'same' or ints, not {padding!r}")
     if any(step != 1 for step in _repeated(stride, len(sizes))):
