@@ -18,7 +18,7 @@ from graphc import nn, optim
 from graphc.backends.triton.backend import TritonBackend
 from graphc.backends.triton.compiler import CompiledKernel, compile_kernels
 from graphc.backends.triton.program import jobs_of
-from graphc.backends.triton.toolchain import TARGETS, disassemble
+from graphc.backends.triton.toolchain import TARGETS, resources_of
 from graphc.closing import close
 from graphc.passes.pipeline import compile_graph
 from graphc.schedule import Schedule
@@ -120,14 +120,14 @@ def _resources(made: Sequence[CompiledKernel], target: str) -> dict[str, object]
         "products": len(products), "on matrix units": matrix, "shared": f"{shared:,} of {limit:,}",
     }
     if TARGETS[target].kind == "cuda":
-        usage = [_usage(k) for k in made]
+        usage = [resources_of(k.code) for k in made]
         vectors = sum(
             bool(re.search(r"(ld\.global[\w.:]*\.v[24]|cp\.async)", k.code.texts["ptx"]))
             for k in made
         )
         found |= {
-            "most registers": max(r for r, _ in usage),
-            "with a stack": sum(s > 0 for _, s in usage), "with vector loads": vectors,
+            "most registers": max(u["registers"] for u in usage),
+            "with a stack": sum(u["stack"] > 0 for u in usage), "with vector loads": vectors,
         }
     else:
         counts = [re.findall(r"vgpr_spill_count:\s*(\d+)", k.code.texts["amdgcn"]) for k in made]
@@ -140,12 +140,6 @@ def _resources(made: Sequence[CompiledKernel], target: str) -> dict[str, object]
             ),
         }
     return found
-
-
-def _usage(kernel: CompiledKernel) -> tuple[int, int]:
-    found = re.search(r"REG:(\d+) STACK:(\d+)", disassemble(kernel.code, ("-res-usage",)))
-    assert found is not None
-    return int(found[1]), int(found[2])
 
 
 def static_table(

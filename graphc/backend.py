@@ -55,8 +55,14 @@ class Loaded(Protocol):
     def source(self, kernel: str) -> str:
         """The text that a kernel was compiled from, in the backend's language."""
 
-    def assembly(self, kernel: str) -> str:
-        """A kernel's machine code, to read."""
+    #: what ``assembly`` can show
+    assembly_kinds: tuple[str, ...]
+
+    def assembly(self, kernel: str, kind: str = "asm") -> str:
+        """A kernel's machine code, to read, or another stage of it."""
+
+    def resources(self, kernel: str) -> Mapping[str, int]:
+        """What a kernel's machine code takes of the machine, where the backend can tell."""
 
 
 @runtime_checkable

@@ -503,14 +503,21 @@ class Executable:
         return self._latest().loaded.source(kernel)
 
     def asm(self, kernel: str, kind: str = "asm") -> str:
-        """A kernel's machine code (``kind="asm"``) or the text it came from (``kind="ir"``)."""
-        if kind not in ("asm", "ir"):
-            raise BindError(f"asm(kind={kind!r}): it is 'asm' or 'ir'")
+        """A kernel's machine code (``kind="asm"``) or the text it came from (``kind="ir"``); on
+        GPUs also what lies between: ``"ttgir"``, ``"ptx"``, and ``"sass"`` for the machine code.
+        """
         loaded = self._latest().loaded
-        return loaded.assembly(kernel) if kind == "asm" else loaded.source(kernel)
+        if kind == "ir":
+            return loaded.source(kernel)
+        if kind not in loaded.assembly_kinds:
+            kinds = ", ".join(map(repr, ("ir", *loaded.assembly_kinds)))
+            raise BindError(f"asm(kind={kind!r}): it is one of {kinds}")
+        return loaded.assembly(kernel, kind)
 
     def resources(self, kernel: str) -> dict[str, int]:
-        """Bytes read and written and operations of a kernel's launches in one call."""
+        """Bytes read and written and operations of a kernel's launches in one call; on GPUs also
+        the registers, stack and shared memory that its code takes.
+        """
         entries = [e for e in self.explain().kernels if e.name == kernel]
         if not entries:
             raise BindError(f"{self.name} has no kernel {kernel!r}")
@@ -519,6 +526,7 @@ class Executable:
             "bytes_read": sum(e.bytes_read for e in entries),
             "bytes_written": sum(e.bytes_written for e in entries),
             "flops": sum(e.flops for e in entries),
+            **self._latest().loaded.resources(kernel),
         }
 
 

@@ -226,7 +226,13 @@ class Program:
         """A kernel's LLVM IR."""
         return self.kernels[kernel].ir()
 
-    def assembly(self, kernel: str) -> str:
+    assembly_kinds = ("asm",)
+
+    def resources(self, kernel: str) -> Mapping[str, int]:
+        """Nothing that a CPU's code would have to share."""
+        return {}
+
+    def assembly(self, kernel: str, kind: str = "asm") -> str:
         """A kernel's machine code as assembly text."""
         compiled = self.kernels[kernel]
         return codegen.assembly_of(compiled.ir(), compiled.machine or codegen.host())

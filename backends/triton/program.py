@@ -35,7 +35,7 @@ from graphc.backends.triton.steps import (
     kernel_runs,
 )
 from graphc.backends.triton.tiling import GpuTiling
-from graphc.backends.triton.toolchain import Target, disassemble
+from graphc.backends.triton.toolchain import Target, disassemble, resources_of
 from graphc.bind import Parameter, bind_arguments
 from graphc.errors import BackendError, BindError, RuntimeCheckError
 from graphc.kernel.parser import parse_kernel
@@ -496,9 +496,16 @@ class Program:
         """The Triton source that a kernel was compiled from."""
         return self._compiled(kernel).emitted.text
 
-    def assembly(self, kernel: str) -> str:
-        """A kernel's machine code, to read."""
-        return disassemble(self._compiled(kernel).code, ("-sass",))
+    assembly_kinds = ("asm", "sass", "ptx", "ttgir")
+
+    def assembly(self, kernel: str, kind: str = "asm") -> str:
+        """A kernel's machine code, to read, or the compiler's texts before it."""
+        code = self._compiled(kernel).code
+        return disassemble(code, ("-sass",)) if kind in ("asm", "sass") else code.texts[kind]
+
+    def resources(self, kernel: str) -> Mapping[str, int]:
+        """Registers of a thread, bytes of its stack, shared memory and threads of a block."""
+        return resources_of(self._compiled(kernel).code)
 
     def _compiled(self, kernel: str) -> CompiledKernel:
         for (name, _, _), compiled in self.kernels.items():

@@ -23,7 +23,15 @@ from graphc.backends.triton.emit import Emitted
 from graphc.errors import BackendError
 from graphc.records import dataclass
 
-__all__ = ["TARGETS", "Code", "Target", "compile_text", "disassemble", "triton_version"]
+__all__ = [
+    "TARGETS",
+    "Code",
+    "Target",
+    "compile_text",
+    "disassemble",
+    "resources_of",
+    "triton_version",
+]
 
 
 @dataclass(frozen=True)
@@ -208,6 +216,17 @@ def disassemble(code: Code, options: tuple[str, ...]) -> str:
     if done.returncode:
         raise BackendError(f"cuobjdump: {done.stderr.strip()}")
     return done.stdout
+
+
+def resources_of(code: Code) -> dict[str, int]:
+    """Registers of a thread, bytes of its stack, shared memory and threads of a block (NVIDIA)."""
+    found = re.search(r"REG:(\d+) STACK:(\d+)", disassemble(code, ("-res-usage",)))
+    if found is None:
+        raise BackendError(f"kernel {code.symbol}: cuobjdump says nothing of its resources")
+    return {
+        "registers": int(found[1]), "stack": int(found[2]), "shared": code.shared,
+        "threads": 32 * code.warps,
+    }  # fmt: skip
 
 
 def _cuobjdump() -> str | None:

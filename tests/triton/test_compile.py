@@ -13,7 +13,7 @@ pytest.importorskip("triton", reason="needs Triton: pip install 'graphc[gpu]'")
 from graphc.backends.llvm.cache import Cache
 from graphc.backends.triton import toolchain
 from graphc.backends.triton.compiler import Job, compile_kernel, compile_kernels
-from graphc.backends.triton.toolchain import TARGETS, disassemble
+from graphc.backends.triton.toolchain import TARGETS, disassemble, resources_of
 from graphc.errors import BackendError
 from graphc.kernel.parser import parse_kernel
 from tests.kernel.zoo import ZOO
@@ -35,16 +35,11 @@ def of_zoo(name):
     return parse_kernel(next(c.text for c in ZOO if c.name == name))
 
 
-def usage(code):
-    found = re.search(r"REG:(\d+) STACK:(\d+)", disassemble(code, ("-res-usage",)))
-    return {"registers": int(found[1]), "stack": int(found[2])}
-
-
 @pytest.mark.parametrize("name", ["softmax", "layer_norm", "adam", "cross_entropy"])
 def test_streaming_kernels_load_vectors_and_spill_nothing(name) -> None:
     made = compile_kernel(Job(of_zoo(name)), TARGETS["sm_90"], Cache(None))
     assert re.search(r"ld\.global[\w.:]*\.v4", made.code.texts["ptx"])
-    assert usage(made.code)["stack"] == 0
+    assert resources_of(made.code)["stack"] == 0
 
 
 @pytest.mark.parametrize("target", MATRIX)
@@ -62,7 +57,7 @@ def test_single_precision_is_exact_unless_asked() -> None:
     assert "fma.rn.f32" in exact.code.texts["ptx"]
     assert "tf32" not in exact.code.texts["ptx"]
     assert "tf32" in fast.code.texts["ptx"]
-    assert usage(exact.code)["stack"] == usage(fast.code)["stack"] == 0
+    assert resources_of(exact.code)["stack"] == resources_of(fast.code)["stack"] == 0
 
 
 def test_other_vendors_get_code_too() -> None:
@@ -128,6 +123,13 @@ def test_importing_graphc_imports_no_triton() -> None:
     program = "import graphc, sys; print('triton' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
+
+
+def test_every_stage_can_be_read() -> None:
+    made = compile_kernel(Job(of_zoo("softmax")), TARGETS["sm_90"], Cache(None))
+    assert "ttg." in made.code.texts["ttgir"]
+    assert "EXIT" in disassemble(made.code, ("-sass",))
+    assert resources_of(made.code)["threads"] == 32 * made.tiling.warps
 
 
 def test_without_a_gpu_the_backend_says_so() -> None:
