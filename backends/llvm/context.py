@@ -136,6 +136,14 @@ class Context:
             self.births[value.text] = min(known, self.depth)
         return value
 
+    def outlives(self, value: V) -> V:
+        """A value of a loop that has ended, as one of the scope around it: a loop that surely runs
+        leaves what its last pass computed.
+        """
+        if value.text.startswith("%"):
+            self.births[value.text] = min(self.depth, self.births.get(value.text, self.depth))
+        return value
+
     def remembered(self, key: tuple[object, ...]) -> V | None:
         for scope in reversed(self.scopes):
             if key in scope.memo:

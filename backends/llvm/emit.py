@@ -370,7 +370,7 @@ class _Emitter:
             loop.next = [self.states[key] for key in keys]
             self.k.pop()
         for key, value in zip(keys, loop.results, strict=True):
-            self.states[key] = self.k.born(value)
+            self.states[key] = self.k.outlives(value)
 
     def body(
         self, step: Loop, base: V, tile: int, lanes: int, end: V | None, mask: V | None
@@ -378,6 +378,8 @@ class _Emitter:
         self.k.push()
         self.inside(step, base, tile, lanes, end, mask)
         self.k.pop()
+        for value in self.states.values():
+            self.k.outlives(value)
 
     def inside(
         self, step: Loop, base: V, tile: int, lanes: int, end: V | None, mask: V | None

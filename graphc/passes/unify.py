@@ -9,10 +9,10 @@ A map is kept one to one, so no two axes of one region ever become the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field
 
-from graphc.kernel.terms import AxisIndex, Load, Term
+from graphc.kernel.terms import AxisIndex, Load, Scan, Term
 from graphc.passes.pieces import Piece
 from graphc.passes.regions import Axes, Region
 from graphc.records import dataclass
@@ -50,6 +50,10 @@ class Unification:
         self.axes[one] = other
         self.taken.add(other)
 
+    def keep_apart(self, other: str) -> None:
+        """Let no axis of the first region become ``other``."""
+        self.taken.add(self.root(other))
+
     def all_fit(self, pairs: Sequence[tuple[str, str]]) -> bool:
         """Set every pair, or none where they contradict one another or what is set."""
         before = dict(self.axes), set(self.taken)
@@ -68,6 +72,8 @@ def unify(early: Region, late: Region, axes: Axes) -> Unification:
     produced = {p.slot.key: p for p in first}
     reads = [(piece, load) for piece in second for load in piece.loads if load.tensor in produced]
     reads.sort(key=lambda item: not _plain(item[1]))
+    for axis in _moved_scans(late, reads, produced, axes.root) if late.inlines else ():
+        found.keep_apart(axis)
     for piece, load in reads:
         if not _direct(found, produced[load.tensor], load):
             found.remapped.append((piece, load))
@@ -93,6 +99,45 @@ def _direct(found: Unification, producer: Piece, load: Load) -> bool:
         else:
             direct = False
     return direct
+
+
+def _moved_scans(
+    late: Region,
+    reads: Sequence[tuple[Piece, Load]],
+    produced: Mapping[str, Piece],
+    root: Callable[[str], str],
+) -> Iterator[str]:
+    """The axes along which a scan would be read at another index, since its reader is.
+
+        s = scan sum x over i     p[i] = s[i] * 2     q[i] = p[n - 1 - i]
+
+    A scan is a function of all of its axis: an index put in its place cannot follow.
+    """
+    moved = _moved_axes(late, root)
+    for piece, load in reads:
+        scanned = {t.over for t in produced[load.tensor].terms if isinstance(t, Scan)}
+        for own, read in zip(produced[load.tensor].index, load.index, strict=True):
+            if not isinstance(own, AxisIndex) or own.axis not in scanned:
+                continue
+            yield from (a for a in read.axes if root(a) in moved[piece.slot.key])
+
+
+def _moved_axes(region: Region, root: Callable[[str], str]) -> dict[str, set[str]]:
+    """For each piece of a region, by slot, its axes that some reader there puts another index
+    for.
+    """
+    index = {p.slot.key: p.index for p in region.pieces}
+    moved: dict[str, set[str]] = {key: set() for key in index}
+    for piece in reversed(region.pieces):  # readers first
+        for load in piece.loads:
+            for own, read in zip(index.get(load.tensor, ()), load.index, strict=False):
+                if not isinstance(own, AxisIndex):
+                    continue
+                axis = root(own.axis)
+                same = isinstance(read, AxisIndex) and root(read.axis) == axis
+                if not same or axis in moved[piece.slot.key]:
+                    moved[load.tensor].add(axis)
+    return moved
 
 
 Patterns = dict[str, list[tuple[Term, ...]]]

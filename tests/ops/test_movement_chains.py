@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import random
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
+import graphc as gc
 from graphc import autodiff, ops
 from graphc.graph import Graph, source_value
 from graphc.interpret import interpret
 from graphc.types import TensorType, float64
 from graphc.verify import verify
+from tests.ops.random_programs import OURS, THEIRS, moved
 
 
 @st.composite
@@ -99,3 +103,56 @@ def test_chains_are_numpys(case: tuple[tuple[int, ...], list[tuple[str, Any]]]) 
     linear = (follow(np, direction, steps) * weight).sum()
     affine = (follow(np, np.zeros(shape), steps) * weight).sum()
     np.testing.assert_allclose((gradient * direction).sum(), linear - affine, atol=1e-9)
+
+
+# ---- in machine code: more kinds of movement
+
+
+def chain(m: Any, seed: int, x: Any) -> Any:
+    """One to six random movements; the same on both sides."""
+    r = random.Random(seed)
+    for _ in range(r.randint(1, 6)):
+        x = moved(m, r, x if x.ndim else m.expand_dims(x, 0))
+    return x
+
+
+def start_of(seed: int) -> tuple[int, ...]:
+    r = random.Random(-seed - 1)
+    return tuple(r.choice([1, 2, 3, 4, 5]) for _ in range(r.randint(1, 3)))
+
+
+def check_chain(seed: int) -> None:
+    """Elements go where NumPy puts them; a chain is linear, so its gradient is its transpose."""
+    shape, generator = start_of(seed), np.random.default_rng(seed)
+    array, direction = generator.normal(size=(2, *shape))
+    wanted, along = chain(THEIRS, seed, array), chain(THEIRS, seed, direction)
+    weight = generator.normal(size=wanted.shape)
+    x = gc.observed("x", shape, gc.float64)
+    y = chain(OURS, seed, x)
+    tangent = gc.jvp(y, x, gc.constant(direction, gc.float64))
+    gradient = gc.grad((y * gc.constant(weight, gc.float64)).sum(), x)
+    got, pushed, pulled = gc.compile([x], [y, tangent, gradient])(array)
+    np.testing.assert_array_equal(got, wanted)
+    np.testing.assert_array_equal(pushed, along)
+    np.testing.assert_allclose((pulled * direction).sum(), (along * weight).sum(), atol=1e-9)
+
+
+def _checked(seed: int) -> None:
+    try:
+        check_chain(seed)
+    except Exception as error:
+        call = f"from tests.ops.test_movement_chains import check_chain; check_chain({seed})"
+        raise AssertionError(f"seed {seed}; run it again with: python -c '{call}'") from error
+
+
+@pytest.mark.parametrize("first", range(0, 100, 10))
+def test_chains_in_machine_code(first: int) -> None:
+    for seed in range(first, first + 10):
+        _checked(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(100, 3100, 100))
+def test_many_chains_in_machine_code(first: int) -> None:
+    for seed in range(first, first + 100):
+        _checked(seed)

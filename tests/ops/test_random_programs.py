@@ -1,0 +1,32 @@
+"""Random programs in machine code: NumPy's values, derivatives as by differences."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.ops.random_programs import check, describe
+
+ORDINARY = 300
+SWEEP = 5000
+_CHUNK = 100
+
+
+def _checked(seed: int) -> bool:
+    try:
+        return check(seed)
+    except Exception as error:
+        raise AssertionError(f"{describe(seed)}\n{error}") from error
+
+
+@pytest.mark.parametrize("first", range(0, ORDINARY, 10))
+def test_random_programs(first: int) -> None:
+    """Ten a test: some have kinks, but never most of them."""
+    smooth = [_checked(seed) for seed in range(first, first + 10)]
+    assert sum(smooth) >= 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(ORDINARY, ORDINARY + SWEEP, _CHUNK))
+def test_many_random_programs(first: int) -> None:
+    smooth = [_checked(seed) for seed in range(first, first + _CHUNK)]
+    assert sum(smooth) >= _CHUNK // 2
