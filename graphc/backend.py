@@ -21,6 +21,7 @@ from graphc.errors import BackendError
 from graphc.kernel.terms import Kernel
 from graphc.memory import StateBuffer
 from graphc.schedule import Schedule
+from graphc.types import TensorType
 
 __all__ = ["DEFAULT", "Backend", "Loaded", "Plan", "backend_names", "find_backend"]
 
@@ -73,6 +74,9 @@ class Backend(Protocol):
 
     def unavailable(self) -> str | None:
         """Why this machine cannot run it, or None where it can."""
+
+    def on_device(self, value: object) -> TensorType | None:
+        """The type of an array that lies on the backend's device already, None for others."""
 
     def with_precision(self, precision: str) -> Backend:
         """The backend for programs whose f32 contractions may be as imprecise as that."""

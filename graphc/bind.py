@@ -15,7 +15,7 @@ in by DLPack.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,8 +45,12 @@ def bind_arguments(
     by_name: Mapping[str, object] | None = None,
     *,
     who: str = "call",
-) -> tuple[list[NDArray[Any]], dict[Dim, int]]:
+    on_device: Callable[[object], TensorType | None] = lambda value: None,
+) -> tuple[list[Any], dict[Dim, int]]:
     """Arrays in the parameters' order, and the sizes of their dims.
+
+    ``on_device`` gives the type of a value that already lies where the program runs: it stays as it
+    is, and must fit.
 
     >>> from graphc.types import float32
     >>> b = Dim("B", specialize=False)
@@ -56,14 +60,30 @@ def bind_arguments(
     {B: 3}
     """
     values = order_arguments(parameters, args, by_name or {}, who=who)
-    arrays = [convert(p, value) for p, value in zip(parameters, values, strict=True)]
+    arrays: list[Any] = []
+    shapes: list[Sequence[int]] = []
+    for parameter, value in zip(parameters, values, strict=True):
+        type_ = on_device(value)
+        arrays.append(convert(parameter, value) if type_ is None else value)
+        shapes.append(arrays[-1].shape if type_ is None else _resident(parameter, type_))
     sizes: dict[Dim, int] = {}
     first: dict[Dim, str] = {}
-    for parameter, array in zip(parameters, arrays, strict=True):
-        bind_shape(parameter, array.shape, sizes, first)
-    for parameter, array in zip(parameters, arrays, strict=True):
-        _check_derived(parameter, array.shape, sizes)
+    for parameter, shape in zip(parameters, shapes, strict=True):
+        bind_shape(parameter, shape, sizes, first)
+    for parameter, shape in zip(parameters, shapes, strict=True):
+        _check_derived(parameter, shape, sizes)
     return arrays, sizes
+
+
+def _resident(parameter: Parameter, type_: TensorType) -> tuple[int, ...]:
+    """The shape of an array on the device, whose element type must be right already."""
+    if type_.dtype != parameter.type.dtype:
+        raise DTypeError(
+            f"{parameter.name!r}: expected {parameter.type}, got {type_} on the device; convert it "
+            "there",
+            parameter.source,
+        )
+    return tuple(e for e in type_.shape if isinstance(e, int))
 
 
 def order_arguments(

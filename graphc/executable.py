@@ -366,7 +366,9 @@ class Executable:
             else:
                 arrays.append(value)
                 parameters.append(parameter)
-        dense, bound = bind_arguments(parameters, arrays, who=self.name)
+        dense, bound = bind_arguments(
+            parameters, arrays, who=self.name, on_device=self._backend.on_device
+        )
         for dim, size in bound.items():
             if sizes.setdefault(dim, size) != size:
                 raise BindError(f"{self.name}: {dim} is {sizes[dim]}, but an array has {size}")

@@ -18,6 +18,7 @@ from graphc.errors import BackendError
 from graphc.kernel.terms import Kernel
 from graphc.memory import StateBuffer
 from graphc.schedule import Schedule
+from graphc.types import TensorType
 
 __all__ = ["BACKEND", "LlvmBackend"]
 
@@ -33,6 +34,10 @@ class LlvmBackend:
             native()
         except BackendError as error:
             return error.message
+        return None
+
+    def on_device(self, value: object) -> TensorType | None:
+        """Arrays of the host are bound one by one."""
         return None
 
     def with_precision(self, precision: str) -> LlvmBackend:

@@ -182,11 +182,15 @@ class Shared:
     owner: object
 
 
-def take(value: Any, name: str) -> Shared:
-    """The memory of a device array. BindError for strided ones and unknown element types."""
+def take(value: Any, name: str, stream: int | None = None) -> Shared:
+    """The memory of a device array. BindError for strided ones and unknown element types.
+
+    What its owner is still computing is done before anything that ``stream`` (the driver's handle)
+    runs from now on; without one only its type may be looked at.
+    """
     if isinstance(value, Array):
         return Shared(value.address, TensorType(dtype_of(value.dtype), value.shape), value)
-    capsule = value.__dlpack__()
+    capsule = value.__dlpack__() if stream is None else value.__dlpack__(stream=stream)
     managed = ctypes.cast(_pointer_of(capsule, b"dltensor"), ctypes.POINTER(_Managed)).contents
     tensor = managed.tensor
     shape = tuple(tensor.shape[n] for n in range(tensor.ndim))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from graphc.backend import Plan
 from graphc.backends.triton import driver as cuda
+from graphc.backends.triton.array import is_device_array, take
 from graphc.backends.triton.layout import ordered_operands
 from graphc.backends.triton.program import Program
 from graphc.backends.triton.toolchain import TARGETS, Target, triton_version
@@ -16,6 +17,7 @@ from graphc.errors import BackendError
 from graphc.kernel.terms import Kernel
 from graphc.memory import StateBuffer
 from graphc.schedule import Schedule
+from graphc.types import TensorType
 
 __all__ = ["BACKEND", "TritonBackend", "device_target"]
 
@@ -27,6 +29,10 @@ class TritonBackend:
 
     def __init__(self, precision: str = "ieee") -> None:
         self.precision = precision
+
+    def on_device(self, value: object) -> TensorType | None:
+        """The type of an array on a CUDA device; see ``graphc.backend.Backend``."""
+        return take(value, "an argument").type if is_device_array(value) else None
 
     def with_precision(self, precision: str) -> TritonBackend:
         """The same, for programs whose f32 products may run so; see ``graphc.backend.Backend``."""

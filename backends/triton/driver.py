@@ -147,6 +147,11 @@ class Driver:
         self._call("cuDeviceGetName", text, 256, self._device)
         return text.value.decode()
 
+    @property
+    def stream(self) -> int:
+        """The handle of the stream, for others to wait on."""
+        return int(self._stream.value or 0)
+
     # -- memory
     def allocate(self, nbytes: int, doing: str = "") -> int:
         """The address of device memory, aligned to 256 bytes, zero at first."""

@@ -328,6 +328,7 @@ class Program:
             collections.OrderedDict()
         )
         self._current: _Binding | None = None
+        self._borrowed: list[object] = []
         self._lock = threading.RLock()
         if not schedule.sizes:
             self.rebind({})
@@ -386,12 +387,13 @@ class Program:
     def _fits(self, binding: _Binding, args: Sequence[Any]) -> bool:
         expected = binding.arguments
         return len(args) == len(expected) and all(
-            is_device_array(arg) or _is_exact(arg, buffer.type)
-            for arg, buffer in zip(args, expected, strict=True)
+            _is_exact(arg, buffer.type) for arg, buffer in zip(args, expected, strict=True)
         )
 
     def _call_slowly(self, *args: object, **by_name: object) -> Any:
-        arrays, sizes = bind_arguments(self.parameters, args, by_name, who=self.schedule.name)
+        arrays, sizes = bind_arguments(
+            self.parameters, args, by_name, who=self.schedule.name, on_device=_on_device
+        )
         self.rebind({dim.name: size for dim, size in sizes.items()})
         return self.call(*arrays)
 
@@ -413,17 +415,18 @@ class Program:
 
     def _stage(self, binding: _Binding, args: Sequence[Any]) -> None:
         driver = self.driver
-        if any(isinstance(a, np.ndarray) for a in args):
+        if self._borrowed or any(isinstance(a, np.ndarray) for a in args):
+            # the last call's copies have been made: staging memory and borrowed arrays are free
             driver.synchronize("reusing the staging memory")
+            self._borrowed.clear()
         for arg, buffer, staged in zip(args, binding.arguments, binding.staging, strict=True):
             target, nbytes = binding.addresses[buffer.name], _bytes(buffer.type)
             if isinstance(arg, np.ndarray):
                 staged[:nbytes] = arg.reshape(-1).view(np.uint8)
                 driver.copy_in(target, address_of(staged), nbytes)
                 continue
-            shared = take(arg, buffer.name)
-            if shared.type != buffer.type:
-                raise BindError(f"{buffer.name!r}: expected {buffer.type}, got {shared.type}")
+            shared = take(arg, buffer.name, driver.stream)
+            self._borrowed.append(shared.owner)
             driver.copy_within(target, shared.address, nbytes)
 
     def _raise_failed(self, binding: _Binding) -> None:
@@ -514,13 +517,19 @@ class Program:
         raise BackendError(f"{self.schedule.name} has no kernel {kernel!r}")
 
 
-def _is_exact(arg: object, type_: TensorType) -> bool:
+def _is_exact(arg: Any, type_: TensorType) -> bool:
+    if is_device_array(arg):
+        return take(arg, "an argument").type == type_
     return (
         type(arg) is np.ndarray
         and arg.dtype == type_.dtype.numpy
         and arg.shape == type_.shape
         and arg.flags.c_contiguous
     )
+
+
+def _on_device(value: object) -> TensorType | None:
+    return take(value, "an argument").type if is_device_array(value) else None
 
 
 def _result(outputs: list[Array]) -> Any:

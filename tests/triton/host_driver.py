@@ -70,6 +70,7 @@ class HostDriver:
     """What ``Driver`` offers; ``log`` holds every call that orders something."""
 
     name, capability, multiprocessors, shared_limit = "host", 90, 4, 232_448
+    stream = 7
 
     def __init__(self, directory: Path, limit: int = 1 << 40) -> None:
         self.directory, self.limit = directory, limit

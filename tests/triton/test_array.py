@@ -77,6 +77,29 @@ def test_the_memory_lives_until_its_user_lets_go(device) -> None:
     assert len(arrays._shared) == before
 
 
+def test_the_owner_is_asked_to_finish_and_kept_until_then(device) -> None:
+    made = filled(device, np.ones(3, np.float32))
+    asked = []
+
+    class Foreign:
+        def __dlpack__(self, **options: object) -> object:
+            asked.append(options.get("stream"))
+            return made.__dlpack__(**options)
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return 2, 0
+
+    x = gc.observed("x", (3,))
+    program = gc.compile([x], x + 1.0, backend="triton")
+    given = Foreign()
+    assert np.asarray(program(given)).tolist() == [2, 2, 2]
+    assert device.stream in asked
+    kept = program._latest().loaded._borrowed
+    assert any(given in owner for owner in kept)
+    program(np.ones(3, np.float32))
+    assert not kept
+
+
 def test_strided_and_unknown_arrays_are_refused(device) -> None:
     made = filled(device, np.ones((4, 5), np.float32))
     capsule = made.__dlpack__()
@@ -104,5 +127,19 @@ def test_a_program_takes_device_arrays(device) -> None:
     once = program(np.ones((4, 3), np.float32))
     twice = program(once)
     assert np.asarray(twice).tolist() == [[4.0] * 3] * 4
-    with pytest.raises(gc.BindError, match=r"expected f32\[4,3\], got bool"):
+    with pytest.raises(gc.DTypeError, match=r"expected f32\[4,3\], got bool"):
         program(filled(device, np.ones((4, 3), bool_.numpy)))
+
+
+@pytest.mark.parametrize("specialize", [True, False])
+def test_device_arrays_bind_sizes(device, specialize) -> None:
+    batch = gc.Dim("B", specialize=specialize)
+    x = gc.observed("x", (batch, 3))
+    program = gc.compile([x], x.sum(axis=1), backend="triton")
+    for rows in (4, 2, 4):
+        given = filled(device, np.ones((rows, 3), np.float32))
+        assert np.asarray(program(given)).tolist() == [3.0] * rows
+    with pytest.raises(gc.DTypeError, match=r"got i64\[2,3\] on the device"):
+        program(filled(device, np.ones((2, 3), np.int64)))
+    with pytest.raises(gc.ShapeError, match="axis 1"):
+        program(filled(device, np.ones((2, 4), np.float32)))
