@@ -159,6 +159,33 @@ def test_training_inside_a_loop() -> None:
     np.testing.assert_allclose(w.numpy(), held, rtol=1e-12)
 
 
+def test_what_is_read_is_a_constant_to_derivatives() -> None:
+    """In a loop as in the loop written out: the chain of updates is no path."""
+    x = gc.observed("x", (3,), gc.float64)
+
+    def program(looped: bool) -> Any:
+        fast = gc.state(np.ones(()), gc.float64)
+
+        def step(total: gc.Value, v: gc.Value) -> gc.Value:
+            return gc.attach_updates(total + fast * v * v, {fast: fast * v})
+
+        if looped:
+            zero = gc.constant(0.0, gc.float64)
+            return gc.scan(lambda c, v: (step(c, v), None), zero, x)[0], fast
+        total = gc.constant(0.0, gc.float64)
+        for i in range(3):
+            total = step(total, x[i])
+        return total, fast
+
+    at, found = np.array([2.0, -3.0, 0.5]), []
+    for looped in (True, False):
+        total, fast = program(looped)
+        found.append((*gc.compile([x], (total, gc.grad(total, x)))(at), fast.numpy()))
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+    np.testing.assert_allclose(found[0][1], 2 * at * np.array([1, 2, -6]))
+
+
 def test_draws_in_a_loop_advance_the_generator_once() -> None:
     rng = gc.Rng(seed=3)
     x = gc.observed("x", ())
