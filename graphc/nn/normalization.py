@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.dsl import attach_updates, by_mode, parameter, state
+from graphc.dsl import parameter, state
 from graphc.errors import ShapeError
 from graphc.graph import Value
 from graphc.nn import functional, init
@@ -114,14 +114,15 @@ class _BatchNorm(Module):
                 f"{self.num_features} channels",
                 here(),
             )
-        momentum: float | Value = 0.0
-        if self.num_batches_tracked is not None:
-            count = self.num_batches_tracked + 1
-            # without a momentum the plain mean of all batches so far
-            momentum = self.momentum if self.momentum is not None else 1.0 / count.astype(x.dtype)
-            x = by_mode(train=attach_updates(x, {self.num_batches_tracked: count}), eval=x)
         return functional.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, momentum, self.eps
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.momentum,
+            self.eps,
+            self.num_batches_tracked,
         )
 
     def _describe(self) -> str:

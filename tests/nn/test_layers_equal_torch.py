@@ -340,6 +340,13 @@ def test_refusals() -> None:
         nn.BatchNorm2d(4)(x)
     with pytest.raises(gc.ShapeError, match=r"BatchNorm1d: x is .* 2 or 3 axes"):
         nn.BatchNorm1d(3)(x)
+    mean = gc.state(4)
+    with pytest.raises(gc.ShapeError, match=r"axis 1 must be channels, as many as of f32\[4\]"):
+        nn.functional.batch_norm(x, mean, mean)
+    with pytest.raises(ValueError, match="to count the calls"):
+        nn.functional.batch_norm(x, gc.state(3), gc.state(3), momentum=None)
+    with pytest.raises(gc.ShapeError, match="in 2 equal groups"):
+        nn.functional.group_norm(x, 2)
     with pytest.raises(ValueError, match="4 groups do not divide 6"):
         nn.GroupNorm(4, 6)
     with pytest.raises(gc.ShapeError, match="6 channels"):

@@ -78,8 +78,9 @@ def batch_norm(
     running_var: Value | None = None,
     weight: Value | None = None,
     bias: Value | None = None,
-    momentum: float | Value = 0.1,
+    momentum: float | None = 0.1,
     eps: float = 1e-5,
+    num_batches_tracked: Value | None = None,
 ) -> Value:
     """``(x - mean) / sqrt(var + eps) * weight + bias`` for each channel, over batch and space.
 
@@ -90,17 +91,14 @@ def batch_norm(
         running <- running + momentum (of the batch - running)
 
     In mode eval the running ones take their place. Several calls in one step move them in program
-    order. The variance without bias of a single value counts as 0. Ioffe, Szegedy, "Batch
-    Normalization", 2015.
+    order. ``num_batches_tracked`` (an integer state) counts the calls in mode train; with it
+    ``momentum`` may be None: 1 / count, so that the running ones are plain means. The variance
+    without bias of a single value counts as 0.
+
+    Ioffe, Szegedy, "Batch Normalization", 2015.
     """
     value = lift_one("batch_norm", x)
-    if value.ndim < 2 or any(
-        v is not None and v.shape != value.shape[1:2]
-        for v in (running_mean, running_var, weight, bias)
-    ):
-        known = next((v for v in (weight, bias, running_mean, running_var) if v is not None), None)
-        of = "" if known is None else f", as many as of {known.type}"
-        raise ShapeError(f"batch_norm: x is {value.type}, its axis 1 must be channels{of}", here())
+    _check_channels(value, (weight, bias, running_mean, running_var))
     axes = tuple(i for i in range(value.ndim) if i != 1)
     mean = ops.mean(value, axes)
     centered = value - _by_channel(mean, value)
@@ -108,17 +106,28 @@ def batch_norm(
     out = centered * _by_channel(ops.rsqrt(variance + eps), value)
     if running_mean is None or running_var is None:
         return _scaled(out, weight, bias)
+    moved: dict[Value, Value] = {}
+    share: float | Value | None = momentum
+    if num_batches_tracked is not None:
+        count = moved[num_batches_tracked] = num_batches_tracked + 1
+        share = 1.0 / count.astype(value.dtype) if momentum is None else momentum
+    if share is None:
+        raise ValueError("batch_norm: momentum=None needs num_batches_tracked, to count the calls")
     unbiased = variance * _bessel([value.shape[a] for a in axes], value.dtype)
-    out = attach_updates(
-        out,
-        {
-            running_mean: running_mean + momentum * (mean - running_mean),
-            running_var: running_var + momentum * (unbiased - running_var),
-        },
-    )
+    for running, of_batch in ((running_mean, mean), (running_var, unbiased)):
+        moved[running] = running + share * (of_batch - running)
+    out = attach_updates(out, moved)
     known = _by_channel(ops.rsqrt(running_var + eps), value)
     still = (value - _by_channel(running_mean, value)) * known
     return _scaled(by_mode(train=out, eval=still), weight, bias)
+
+
+def _check_channels(x: Value, vectors: Sequence[Value | None]) -> None:
+    """Refuse an x whose axis 1 does not go with what there is one of for each channel."""
+    known = [v for v in vectors if v is not None]
+    if x.ndim < 2 or any(v.shape != x.shape[1:2] for v in known):
+        of = f", as many as of {known[0].type}" if known else ""
+        raise ShapeError(f"batch_norm: x is {x.type}, its axis 1 must be channels{of}", here())
 
 
 def _bessel(extents: Sequence[Extent], dtype: DType) -> float | Value:
