@@ -97,8 +97,9 @@ def schedule_of(name: str, precision: str = "ieee") -> Schedule:
     gc.manual_seed(0)
     inputs, loss, updates = PROGRAMS[name]()
     graph = close([loss], updates, inputs, mode="train")
-    rewrite = TritonBackend(precision).refine
-    return compile_graph(graph, name, rewrite=rewrite).scheduled.schedule
+    backend = TritonBackend(precision)
+    compiled = compile_graph(graph, name, rewrite=backend.refine, blocks=backend.blocks)
+    return compiled.scheduled.schedule
 
 
 def static_row(name: str, target: str, precision: str) -> dict[str, object]:

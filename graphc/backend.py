@@ -71,6 +71,8 @@ class Backend(Protocol):
     """A place where schedules run."""
 
     name: str
+    #: blocks of work that keep it busy: fusion does not leave fewer
+    blocks: int
 
     def unavailable(self) -> str | None:
         """Why this machine cannot run it, or None where it can."""

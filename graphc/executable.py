@@ -439,7 +439,8 @@ class Executable:
 
     def _planned(self, graph: Graph) -> tuple[Compiled, MemoryPlan | None]:
         compiled = compile_graph(
-            graph, self.name, check_nan=self._check_nan, rewrite=self._backend.refine
+            graph, self.name, check_nan=self._check_nan, rewrite=self._backend.refine,
+            blocks=self._backend.blocks,
         )
         schedule = compiled.scheduled.schedule
         return compiled, None if schedule.sizes else plan_memory(schedule)

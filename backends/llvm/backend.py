@@ -27,6 +27,7 @@ class LlvmBackend:
     """CPUs, by llvmlite."""
 
     name = "llvm"
+    blocks = 8
 
     def unavailable(self) -> str | None:
         """Why this machine cannot run it, or None where it can."""

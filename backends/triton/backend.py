@@ -12,6 +12,7 @@ from graphc.backends.triton import driver as cuda
 from graphc.backends.triton.array import is_device_array, take
 from graphc.backends.triton.layout import ordered_operands
 from graphc.backends.triton.program import Program
+from graphc.backends.triton.split import split_products
 from graphc.backends.triton.toolchain import TARGETS, Target, triton_version
 from graphc.errors import BackendError
 from graphc.kernel.terms import Kernel
@@ -26,6 +27,7 @@ class TritonBackend:
     """NVIDIA GPUs, with Triton as the compiler and the CUDA driver as the runtime."""
 
     name = "triton"
+    blocks = 512
 
     def __init__(self, precision: str = "ieee") -> None:
         self.precision = precision
@@ -45,8 +47,11 @@ class TritonBackend:
         return cuda.unavailable()
 
     def refine(self, kernel: Kernel) -> Sequence[Kernel]:
-        """Operands that lie along the wrong axis are copied; see ``graphc.backend.Backend``."""
-        return ordered_operands(kernel, self.precision)
+        """Operands that lie along the wrong axis are copied, long sums of few products are cut; see
+        ``graphc.backend.Backend``.
+        """
+        *copies, last = ordered_operands(kernel, self.precision)
+        return (*copies, *split_products(last, self.precision))
 
     def compile(
         self,

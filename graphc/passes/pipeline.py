@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from graphc.passes.expand import expand
 from graphc.passes.fold import fold_constants
 from graphc.passes.fuse import Fused, fuse
 from graphc.passes.lower import lower
+from graphc.passes.numbers import LIMITS, Limits
 from graphc.passes.pieces import Program
 from graphc.passes.refine import Refine, refine
 from graphc.passes.regions import Regions
@@ -90,14 +92,20 @@ def optimize(
 
 
 def compile_graph(
-    graph: Graph, name: str, *, check_nan: bool = False, rewrite: Refine = lambda kernel: (kernel,)
+    graph: Graph,
+    name: str,
+    *,
+    check_nan: bool = False,
+    rewrite: Refine = lambda kernel: (kernel,),
+    blocks: int = LIMITS.parallelism,
 ) -> Compiled:
     """A closed graph -> its schedule, with the arena not planned yet; ``rewrite`` is the backend's
     part of it.
     """
     graph = optimize(graph, name)
     lowered = lower(graph, check_nan=check_nan)
-    block = _block(lowered.program, lowered.table, rewrite)
+    limits = replace(LIMITS, parallelism=blocks)
+    block = _block(lowered.program, lowered.table, rewrite, limits)
     scheduled = make_schedule(block, name)
     if _verifying():
         for call in scheduled.calls:
@@ -109,9 +117,11 @@ def compile_graph(
     return Compiled(graph, block, scheduled.calls, scheduled)
 
 
-def _block(program: Program, table: TermTable, rewrite: Refine | None) -> Block:
+def _block(
+    program: Program, table: TermTable, rewrite: Refine | None, limits: Limits
+) -> Block:
     """The calls of a program, those of its loops' and branches' bodies included."""
-    fused = fuse(Regions(program), table)
+    fused = fuse(Regions(program), table, limits)
     calls: list[Call] = []
     for control, group in groupby(fused.regions, key=lambda r: r.pieces[0].control):
         if control is None:
@@ -120,7 +130,7 @@ def _block(program: Program, table: TermTable, rewrite: Refine | None) -> Block:
         elif control.routine is not None:
             calls.append(RoutineCall(control))
         else:
-            bodies = tuple(_block(body, table, rewrite) for body in control.bodies)
+            bodies = tuple(_block(body, table, rewrite, limits) for body in control.bodies)
             calls.append(ControlCall(control, bodies))
     return Block(program, fused, tuple(calls))
 
