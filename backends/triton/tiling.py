@@ -273,7 +273,7 @@ class _Plan:
         for axis in self.axes:
             if axis in self.required and self.is_fixed(axis):
                 self.tile[axis] = max(least, _power(self.extent(axis)))
-        for axis in self.several_passes():
+        for axis in sorted(self.several_passes(), key=self.axes.index):
             small = self.is_fixed(axis) and self.extent(axis) <= 1024
             if axis in self.tile and small and axis not in self.sequential:
                 self.tile[axis] = max(self.tile[axis], _power(self.extent(axis)))
@@ -284,7 +284,7 @@ class _Plan:
         tile, several = self.tile, self.several_passes()
         self._hold_whole()
         budget = _TILE_POINTS
-        rows = sorted(several, key=self.extent)
+        rows = sorted(several, key=lambda a: (self.extent(a), self.axes.index(a)))
         for axis in rows:
             fits = self.is_fixed(axis) and self.extent(axis) <= _LONGEST_ROW
             if fits and axis not in self.sequential and self._used() * self.extent(axis) <= (
