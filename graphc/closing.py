@@ -33,7 +33,7 @@ from graphc.graph import (
 )
 from graphc.types import Dim, Size, TensorType, evaluate, int64
 
-__all__ = ["bind_dims", "bind_graph", "close", "depends_on_mode", "needed_nodes"]
+__all__ = ["bind_dims", "bind_graph", "close", "depends_on_mode", "needed_nodes", "prune_loops"]
 
 
 def needed_nodes(roots: Sequence[Value], mode: str | None = None) -> list[Node]:
@@ -81,7 +81,7 @@ def _close_bodies(node: Node, mode: str | None) -> dict[str, Any]:
         if isinstance(body, Graph):
             replaced, _ = _resolve(needed_nodes(body.outputs, mode), mode)
             outputs = tuple(replaced.get(v, v) for v in body.outputs)
-            attrs[key] = _prune_loops(Graph(body.inputs, outputs))
+            attrs[key] = prune_loops(Graph(body.inputs, outputs))
     return attrs
 
 
@@ -118,7 +118,7 @@ def close(
     _check_given(observed, given)
     graph = Graph(given, results, written)
     check_scope(graph)
-    return _number_sites(_prune_loops(graph))
+    return _number_sites(prune_loops(graph))
 
 
 def _check_given(observed: Sequence[Value], given: Sequence[Value]) -> None:
@@ -199,7 +199,7 @@ def _hand_over_name(old: Value, new: Value) -> None:
         new.name = old.name
 
 
-def _prune_loops(graph: Graph) -> Graph:
+def prune_loops(graph: Graph) -> Graph:
     """Without the ys of loops that nothing reads."""
     if not any(node.op == "loop" for node in graph.nodes):
         return graph

@@ -24,6 +24,7 @@ from typing import Any
 
 from graphc import tree
 from graphc.autodiff import grad
+from graphc.closing import prune_loops
 from graphc.drawing.diagram import diagram
 from graphc.drawing.dot import INSTALL_HINT, dot_text, has_dot
 from graphc.drawing.executable import executable_scene
@@ -176,7 +177,7 @@ def _graph(what: Any, backward: bool | None) -> tuple[Graph, str]:
         values = [*values, *_gradients(values)]
     nodes = ancestors(values)
     observed = tuple(n.outputs[0] for n in nodes if n.op == "observed")
-    return Graph(observed, tuple(values)), title
+    return prune_loops(Graph(observed, tuple(values))), title
 
 
 def _gradients(values: list[Value]) -> list[Value]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import graphc as gc
 from graphc import nn, optim
+from graphc.closing import prune_loops
 from graphc.graph import Graph, Value, ancestors
 from graphc.kernel.text import parse_kernel
 from graphc.passes.memory import MemoryPlan, plan_memory
@@ -18,7 +19,7 @@ def closed(*outputs: Value, updates: Any = ()) -> Graph:
     pairs = tuple(updates)
     nodes = ancestors([*outputs, *(new for _, new in pairs)])
     observed = tuple(n.outputs[0] for n in nodes if n.op == "observed")
-    return Graph(observed, outputs, pairs)
+    return prune_loops(Graph(observed, outputs, pairs))
 
 
 def mlp() -> tuple[nn.Module, Value]:
