@@ -66,7 +66,7 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0) -> Callable
         for value, symbol, axis in zip(values, symbols, axes, strict=True):
             if axis is not None:
                 lanes[symbol] = _moved(value, axis, 0)
-        plain = _batch(needed_nodes(results), lanes, size)
+        plain = _batch(needed_nodes(results, since=lane.node.serial), lanes, size)
         ranks = [v.ndim + 1 for v in results]
         out_paths = _paths(made_form, "result")
         chosen = _axes("out_axes", out_axes, made_form, ranks, out_paths)

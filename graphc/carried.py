@@ -47,10 +47,10 @@ def updated_states(
     """
     depends = {v.node for v in arguments}
     found: dict[Value, Value] = {}
-    for node in needed_nodes(outputs):
+    for node in needed_nodes(outputs, since=start):
         if any(v.node in depends for v in node.inputs):
             depends.add(node)
-        if node.op != "attach" or node.serial < start:
+        if node.op != "attach":
             continue
         count = len(node.inputs) // 2
         states, new = node.inputs[1 : 1 + count], node.inputs[1 + count :]
@@ -62,10 +62,11 @@ def updated_states(
 
 def carry_states(outputs: Sequence[Value], before: dict[Value, Value], start: int) -> Carried:
     """The body of ``outputs``, made after ``start``, with ``before`` for the values of states."""
-    work = _Rewriting(outputs, before)
-    for node in needed_nodes(outputs):
-        if node.serial > start:
-            work.node(node)
+    if not before:
+        return Carried(tuple(outputs), (), ())
+    work = _Rewriting(outputs, before, start)
+    for node in needed_nodes(outputs, since=start):
+        work.node(node)
     after = tuple(work.now(state) for state in before)
     modes = tuple(tuple(m for m in _MODES if m in work.modes[s]) for s in before)
     return Carried(tuple(work.replaced.get(v, v) for v in outputs), after, modes)
@@ -78,9 +79,9 @@ def either(one: Sequence[Modes], other: Sequence[Modes]) -> tuple[Modes, ...]:
 
 
 class _Rewriting:
-    def __init__(self, outputs: Sequence[Value], before: dict[Value, Value]) -> None:
+    def __init__(self, outputs: Sequence[Value], before: dict[Value, Value], start: int) -> None:
         self.current = {m: dict(before) for m in _MODES}
-        self.needed = {m: set(needed_nodes(outputs, m)) for m in _MODES}
+        self.needed = {m: set(needed_nodes(outputs, m, since=start)) for m in _MODES}
         self.modes: dict[Value, set[str]] = {state: set() for state in before}
         self.replaced: dict[Value, Value] = {}
         self.moved: dict[Node, Node] = {}

@@ -36,8 +36,11 @@ from graphc.types import Dim, Size, TensorType, evaluate, int64
 __all__ = ["bind_dims", "bind_graph", "close", "depends_on_mode", "needed_nodes", "prune_loops"]
 
 
-def needed_nodes(roots: Sequence[Value], mode: str | None = None) -> list[Node]:
-    """What ``roots`` need in program order, looking only into the branch that ``mode`` chooses.
+def needed_nodes(
+    roots: Sequence[Value], mode: str | None = None, *, since: int = 0
+) -> list[Node]:
+    """What ``roots`` need in program order, looking only into the branch that ``mode`` chooses, and
+    only at nodes made after serial ``since``.
 
     A derivative needs its forward node: what is attached to that happens too.
     """
@@ -45,7 +48,7 @@ def needed_nodes(roots: Sequence[Value], mode: str | None = None) -> list[Node]:
     stack = [v.node for v in roots]
     while stack:
         node = stack.pop()
-        if node not in seen:
+        if node not in seen and node.serial > since:
             seen.add(node)
             stack.extend(v.node for v in _followed(node, mode))
             if node.primal is not None:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 from graphc import tree
 from graphc.dsl import StateValue
 from graphc.errors import ShapeError
-from graphc.graph import Value, ancestors, apply_all, source_value
+from graphc.graph import Node, Value, apply_all, source_value
 from graphc.nn.module import Module
 from graphc.ops.loop import read_once
 from graphc.source import here
@@ -105,11 +105,14 @@ def _bounded(f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
 
 def _outside(results: list[Value], start: int) -> list[Value]:
     """What nodes made after ``start`` compute ``results`` from: older values, and states read."""
-    inside = {
-        node
-        for node in ancestors(results)
-        if node.serial > start and node.inputs and node.op != "read"
-    }
+    inside: set[Node] = set()
+    stack = [v.node for v in results]
+    while stack:
+        node = stack.pop()
+        made_here = node.serial > start and node.inputs and node.op != "read"
+        if made_here and node not in inside:
+            inside.add(node)
+            stack.extend(v.node for v in node.inputs)
     found: dict[Value, None] = {}
     for node in sorted(inside, key=lambda n: n.serial):
         for value in node.inputs[: 1 if node.op == "attach" else None]:
