@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from graphc.errors import StateError
 from graphc.optim.optimizer import Optimizer
 
 __all__ = ["ReduceOnPlateau"]
@@ -55,6 +61,29 @@ class ReduceOnPlateau:
             self.optimizer.lr = max(self.optimizer.lr * self.factor, self.min_lr)
             self._bad, self._resting = 0, self.cooldown
         return self.optimizer.lr
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """The best metric, the epochs without a better one, and those left to rest."""
+        return {
+            "best": np.asarray(self.best, np.float64),
+            "bad": np.asarray(self._bad, np.int64),
+            "resting": np.asarray(self._resting, np.int64),
+        }
+
+    def load_state_dict(self, d: Mapping[str, Any]) -> None:
+        """Take what ``state_dict`` gave, all or, on an error, nothing."""
+        self.prepare_loading(d)()
+
+    def prepare_loading(self, d: Mapping[str, Any]) -> Callable[[], None]:
+        """Check ``d`` and load nothing yet: the call that does."""
+        if set(d) != set(self.state_dict()) or any(np.ndim(value) for value in d.values()):
+            raise StateError(f"ReduceOnPlateau: expected the scalars best, bad, resting, got {d}")
+        best, bad, resting = float(d["best"]), int(d["bad"]), int(d["resting"])
+
+        def commit() -> None:
+            self.best, self._bad, self._resting = best, bad, resting
+
+        return commit
 
     def _improves(self, metric: float) -> bool:
         if self.mode == "min":

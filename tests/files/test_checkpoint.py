@@ -172,6 +172,22 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
     assert not (tmp_path / "no").exists()
 
 
+def test_a_plateau_goes_on(tmp_path: Path) -> None:
+    """The patience that is used up, and the rate that the optimizer holds."""
+    metrics = [1.0, 0.5, 0.6, 0.6, 0.6, 0.6, 0.4, 0.6, 0.6, 0.6]
+    for cut in range(1, len(metrics)):
+        whole, first = (optim.ReduceOnPlateau(optim.SGD(1.0), patience=1, cooldown=1) for _ in "ab")
+        wanted = [whole.step(metric) for metric in metrics]
+        for metric in metrics[:cut]:
+            first.step(metric)
+        gc.save(tmp_path / "p", plateau=first, opt=first.optimizer)
+        second = optim.ReduceOnPlateau(optim.SGD(1.0), patience=1, cooldown=1)
+        gc.restore(tmp_path / "p", plateau=second, opt=second.optimizer)
+        assert [second.step(metric) for metric in metrics[cut:]] == wanted[cut:]
+    with pytest.raises(gc.StateError, match="expected the scalars"):
+        second.load_state_dict({"best": np.ones(2), "bad": 1, "resting": 0})
+
+
 def test_fit_saves_the_best_epoch(tmp_path: Path) -> None:
     run = Run(3)
     losses = iter([3.0, 1.0, 2.0, 2.0])
