@@ -1,4 +1,4 @@
-"""The generated sources of the zoo's kernels, to read and to compare: ``--update-golden`` writes."""
+"""The generated sources of the zoo's kernels, to read and compare: ``--update-golden`` writes."""
 
 from __future__ import annotations
 
