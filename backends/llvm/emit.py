@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import groupby
 
 from graphc.backends.llvm import access, fold
 from graphc.backends.llvm.context import (
@@ -23,7 +24,7 @@ from graphc.backends.llvm.context import (
 )
 from graphc.backends.llvm.ir import PTR, Function, LLVMType, Module, V, literal
 from graphc.backends.llvm.target import Target
-from graphc.backends.llvm.turning import emit_stores
+from graphc.backends.llvm.turning import emit_stores, turns
 from graphc.kernel.terms import Apply, AxisIndex, Contract, Kernel, Load, Store, Term
 from graphc.nest import (
     Accumulate,
@@ -51,6 +52,10 @@ from graphc.types import DType, Extent
 
 __all__ = ["emit_kernel", "emit_nest", "grid_blocks", "scratch_bytes"]
 
+#: steps that compute, store or check at each position by itself
+Plain = (Let, Write, Verify)
+#: positions from which these are taken one by one
+MANY_POSITIONS = 8
 #: points of a product's loop that hide a fetch from memory
 PREFETCH_POINTS = 32
 
@@ -174,47 +179,81 @@ class _Emitter:
 
     # -- steps
     def steps(self, steps: Sequence[Step]) -> None:
-        for number, step in enumerate(steps):
-            match step:
-                case Let(term=term):
-                    self.let(term)
-                case Loop():
-                    self.loop(step)
-                case Begin(of=trip):
-                    self.prefetch(trip, steps[number + 2 :])
-                    self.begin(trip, steps[number + 1])
-                case Update(of=trip):
-                    fold.update(self.k, trip, self.states)
-                case UpdateHeld(of=trip, member=member, state=n, buffer=buffer):
-                    fold.update_held(self.k, trip, member, n, buffer, self.address)
-                case End(of=trip):
-                    fold.end(self.k, trip, self.states)
-                case Accumulate():
-                    fold.accumulate(self.k, step, self.states, self.keep)
-                case Keep(term=term, buffer=buffer):
-                    for position in self.k.positions(term.axes):
-                        self.keep(buffer, position, self.k.value(term, position), term.dtype)
-                case Recall(term=term, buffer=buffer):
-                    for position in self.k.positions(term.axes):
-                        self.k.bind(term, position, self.recall(buffer, position, term.dtype))
-                case Fill():
-                    self.fill(step)
-                case Write(store=store):
-                    emit_stores(self.k, store)
-                case Verify(check=check):
-                    for position in self.k.positions(check.axes):
-                        self.verify(check.pred, self.k.kernel.checks.index(check), position)
+        for plain, group in groupby(range(len(steps)), lambda n: isinstance(steps[n], Plain)):
+            numbers = list(group)
+            if plain:
+                self.plain_steps([s for n in numbers if isinstance(s := steps[n], Plain)])
+                continue
+            for number in numbers:
+                self.step(steps[number], steps[number + 1 :])
 
-    def let(self, term: Term) -> None:
+    def step(self, step: Step, after: Sequence[Step]) -> None:
+        """A step that is not plain; ``after`` follow it."""
+        match step:
+            case Loop():
+                self.loop(step)
+            case Begin(of=trip):
+                self.prefetch(trip, after[1:])
+                self.begin(trip, after[0])
+            case Update(of=trip):
+                fold.update(self.k, trip, self.states)
+            case UpdateHeld(of=trip, member=member, state=n, buffer=buffer):
+                fold.update_held(self.k, trip, member, n, buffer, self.address)
+            case End(of=trip):
+                fold.end(self.k, trip, self.states)
+            case Accumulate():
+                fold.accumulate(self.k, step, self.states, self.keep)
+            case Keep(term=term, buffer=buffer):
+                for position in self.k.positions(term.axes):
+                    self.keep(buffer, position, self.k.value(term, position), term.dtype)
+            case Recall(term=term, buffer=buffer):
+                for position in self.k.positions(term.axes):
+                    self.k.bind(term, position, self.recall(buffer, position, term.dtype))
+            case Fill():
+                self.fill(step)
+
+    def plain_steps(self, steps: Sequence[Let | Write | Verify]) -> None:
+        """Step by step for all positions, which gives the processor independent work; where a
+        register tile is so large that this would spill it, all steps for one position after the
+        other.
+        """
+        axes = {step: _axes(step) for step in steps}
+        everywhere = self.k.positions(frozenset[str]().union(*axes.values()))
+        turned = any(isinstance(s, Write) and turns(self.k, s.store) for s in steps)
+        if turned or len(everywhere) < MANY_POSITIONS:
+            for step in steps:
+                if isinstance(step, Write):
+                    emit_stores(self.k, step.store)
+                    continue
+                for position in self.k.positions(axes[step]):
+                    self.plain_step(step, position)
+            return
+        done: set[tuple[Step, Position]] = set()
+        for position in everywhere:
+            for step in steps:
+                own = self.k.project(position, axes[step])
+                if (step, own) not in done:
+                    done.add((step, own))
+                    self.plain_step(step, own)
+
+    def plain_step(self, step: Let | Write | Verify, position: Position) -> None:
+        match step:
+            case Let(term=term):
+                self.let(term, position)
+            case Write(store=store):
+                access.emit_store(self.k, store, position)
+            case Verify(check=check):
+                self.verify(check.pred, self.k.kernel.checks.index(check), position)
+
+    def let(self, term: Term, position: Position) -> None:
         k = self.k
-        for position in k.positions(term.axes):
-            if isinstance(term, Load):
-                k.bind(term, position, access.emit_load(k, term, position))
-            else:
-                assert isinstance(term, Apply)
-                args = [k.value(a, position) for a in term.operands]
-                dtypes = [a.dtype for a in term.operands]
-                k.bind(term, position, k.apply(term.op, args, dtypes, term.dtype))
+        if isinstance(term, Load):
+            k.bind(term, position, access.emit_load(k, term, position))
+            return
+        assert isinstance(term, Apply)
+        args = [k.value(a, position) for a in term.operands]
+        dtypes = [a.dtype for a in term.operands]
+        k.bind(term, position, k.apply(term.op, args, dtypes, term.dtype))
 
     def prefetch(self, trip: Pass, after: Sequence[Step]) -> None:
         """Fetch what the steps after a product's loop read and write while the loop multiplies: a
@@ -452,6 +491,16 @@ class _Emitter:
     def span(self, c: Coordinate) -> tuple[V, V]:
         past = self.f.binary("add", c.base, literal(c.tile * c.lanes, I64))
         return c.base, past if c.end is None else c.end
+
+
+def _axes(step: Let | Write | Verify) -> frozenset[str]:
+    match step:
+        case Let(term=term):
+            return term.axes
+        case Write(store=store):
+            return store.axes
+        case Verify(check=check):
+            return check.axes
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from graphc.backends.llvm.ir import Function, V
 from graphc.kernel.bounds import unproved
 from graphc.kernel.terms import Store
 
-__all__ = ["emit_stores", "transposed"]
+__all__ = ["emit_stores", "transposed", "turns"]
 
 #: bits of the part of a register within which machines interleave freely
 _SEGMENT = 128
@@ -32,6 +32,11 @@ def emit_stores(k: Context, store: Store) -> None:
     for position in positions:
         if dict(position)[along.axis] % k.lanes == 0:
             _emit_block(k, store, position, along.axis)
+
+
+def turns(k: Context, store: Store) -> bool:
+    """Whether a store is written in turned blocks at the open coordinates."""
+    return _contiguous_axis(k, store) is not None
 
 
 def _emit_block(k: Context, store: Store, first: Position, along: str) -> None:
