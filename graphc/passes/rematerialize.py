@@ -28,8 +28,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import field
 from typing import Any
 
-import networkx
-
 from graphc.contraction import ContractSpec
 from graphc.graph import Graph, Node, Value, copy_with_types
 from graphc.ops.sizes import product
@@ -133,6 +131,8 @@ def _minimum_cut(forward: _Forward, kept: set[Value]) -> set[Value]:
     """
     # a value is an edge from 2n to 2n + 1: cutting it is keeping it
     number = {v: 2 * n for n, v in enumerate(forward.values)}
+    import networkx  # heavy, and only programs with a budget need it
+
     flow: networkx.DiGraph[Any] = networkx.DiGraph()
     flow.add_nodes_from(("start", "end"))
     for node in forward.nodes:
