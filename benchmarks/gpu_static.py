@@ -17,7 +17,7 @@ import graphc as gc
 from graphc import nn, optim
 from graphc.backends.triton.backend import TritonBackend
 from graphc.backends.triton.compiler import CompiledKernel, compile_kernels
-from graphc.backends.triton.program import jobs_of
+from graphc.backends.triton.jobs import jobs_of
 from graphc.backends.triton.toolchain import TARGETS, resources_of
 from graphc.closing import close
 from graphc.passes.pipeline import compile_graph

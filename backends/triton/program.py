@@ -20,54 +20,26 @@ from numpy.typing import NDArray
 
 from graphc.backend import Plan
 from graphc.backends.triton.array import Array, Pool, is_device_array, take
-from graphc.backends.triton.compiler import CompiledKernel, Job, compile_kernels
+from graphc.backends.triton.binding import Binding, bytes_of
+from graphc.backends.triton.compiler import CompiledKernel, compile_kernels
 from graphc.backends.triton.driver import Driver, Function
 from graphc.backends.triton.emit import CHECK_LIMIT
-from graphc.backends.triton.routines import routine_kernels
-from graphc.backends.triton.steps import (
-    Branch,
-    Graph,
-    Loaded,
-    Repeat,
-    Step,
-    Until,
-    build_steps,
-    kernel_runs,
-)
+from graphc.backends.triton.jobs import Key, jobs_of, key_of_part, parts_of
+from graphc.backends.triton.states import device_state
+from graphc.backends.triton.steps import Loaded, kernel_runs
 from graphc.backends.triton.tiling import GpuTiling
 from graphc.backends.triton.toolchain import Target, disassemble, resources_of
 from graphc.bind import Parameter, bind_arguments
 from graphc.errors import BackendError, BindError, RuntimeCheckError
-from graphc.kernel.parser import parse_kernel
-from graphc.kernel.terms import Kernel
 from graphc.memory import StateBuffer, StateLocks, address_of
 from graphc.records import dataclass
-from graphc.schedule import (
-    Barrier,
-    Body,
-    Buffer,
-    Commit,
-    Copy,
-    If,
-    Launch,
-    Loop,
-    Schedule,
-    While,
-    bind_sizes,
-)
+from graphc.schedule import Buffer, Copy, Launch, Schedule, bind_sizes
 from graphc.types import TensorType
 
-__all__ = ["Program", "TimedLaunch", "jobs_of"]
+__all__ = ["Program", "TimedLaunch"]
 
+#: choices of run-time sizes whose memory and graphs are kept
 MAX_BINDINGS = 16
-_CELL = 64
-_COPY = """kernel copy
-  size N 1..
-  axes i:N
-  in x {0}[N]
-  out y {0}[N]
-  a = load x[i]
-  store y[i] = a"""
 
 
 @dataclass(frozen=True)
@@ -78,211 +50,6 @@ class TimedLaunch:
     begin: int
     end: int
     worker: int
-
-
-#: a kernel's or routine's name, the number of its part, and whether it is guarded
-Key = tuple[str, int, bool]
-
-
-def jobs_of(
-    schedule: Schedule,
-    precision: str = "ieee",
-    tilings: Mapping[str, GpuTiling] | None = None,
-) -> dict[Key, Job]:
-    """What to compile: each kernel as it is launched, before the commit or (guarded) after it.
-
-    ``tilings`` by kernel's name replace those that would be chosen.
-    """
-    given = tilings or {}
-    jobs: dict[Key, Job] = {}
-    guards = bool(schedule.checks)
-    for statement, committed in _placed(schedule.body):
-        for n, part in enumerate(parts_of(schedule, statement)):
-            key = _key(schedule, statement, n, committed)
-            if key not in jobs:
-                jobs[key] = Job(
-                    part.kernel, committed and guards, precision, given.get(part.kernel.name)
-                )
-    return jobs
-
-
-@dataclass(frozen=True)
-class Part:
-    """One kernel of a launch: several where it launches a routine."""
-
-    kernel: Kernel
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-
-def parts_of(schedule: Schedule, statement: Launch | Copy) -> tuple[Part, ...]:
-    """The kernels that a launch or copy runs, one after the other's start."""
-    if isinstance(statement, Copy):
-        short = schedule.buffer[statement.source].type.dtype.short
-        kernel = parse_kernel(_COPY.format(short))
-        return (Part(kernel, (statement.source,), (statement.target,)),)
-    launched = schedule.launched(statement.kernel)
-    if isinstance(launched, Kernel):
-        return (Part(launched, statement.inputs, statement.outputs),)
-    return tuple(
-        Part(kernel, statement.inputs, tuple(statement.outputs[n] for n in written))
-        for kernel, written in routine_kernels(launched)
-    )
-
-
-def _key(schedule: Schedule, statement: Launch | Copy, part: int, committed: bool) -> Key:
-    if isinstance(statement, Launch):
-        name = statement.kernel
-    else:
-        name = f"copy {schedule.buffer[statement.source].type.dtype.short}"
-    return name, part, committed and bool(schedule.checks)
-
-
-def _placed(body: Body) -> list[tuple[Launch | Copy, bool]]:
-    """The launches and copies of a body, and whether they come after the commit."""
-    found: list[tuple[Launch | Copy, bool]] = []
-    committed = False
-    for statement in body:
-        match statement:
-            case Launch() | Copy():
-                found.append((statement, committed))
-            case Commit():
-                committed = True
-            case Loop() | While():
-                found += [(s, committed or after) for s, after in _placed(statement.body)]
-            case If():
-                inner = _placed(statement.then) + _placed(statement.otherwise)
-                found += [(s, committed or after) for s, after in inner]
-            case Barrier():
-                pass
-    return found
-
-
-class _DeviceState:
-    """A state's memory on the device, and which version of the host's it holds."""
-
-    def __init__(self, buffer: StateBuffer, driver: Driver) -> None:
-        self.buffer, self.driver = weakref.ref(buffer), driver
-        self.nbytes = buffer.array.nbytes
-        self.address = driver.allocate(self.nbytes, f"state {buffer.type}")
-        self.version: int | None = None
-        weakref.finalize(buffer, driver.free, self.address)
-
-    def send(self, buffer: StateBuffer) -> None:
-        """Bring the host's values. Under the state's lock."""
-        self.driver.copy_in(self.address, buffer.address, self.nbytes)
-        self.version = buffer.version
-
-    def fetch(self) -> None:
-        """Bring the device's values to the host. Under the state's lock."""
-        buffer = self.buffer()
-        if buffer is not None:
-            self.driver.copy_out(buffer.address, self.address, self.nbytes)
-            self.driver.synchronize("reading a state")
-            buffer.remote = None
-
-
-_device_states: weakref.WeakKeyDictionary[StateBuffer, _DeviceState] = weakref.WeakKeyDictionary()
-
-
-def _device_state(buffer: StateBuffer, driver: Driver) -> _DeviceState:
-    found = _device_states.get(buffer)
-    if found is None or found.driver is not driver:
-        found = _device_states[buffer] = _DeviceState(buffer, driver)
-    return found
-
-
-class _Binding:
-    """A program's memory and graphs for one choice of sizes."""
-
-    def __init__(self, program: Program, schedule: Schedule) -> None:
-        self.schedule, self.driver = schedule, program.driver
-        self.owned: list[int] = []
-        self.addresses = dict(program.fixed)
-        arena = self._new(schedule.arena_bytes, "the arena of intermediate results")
-        for buffer in schedule.buffers:
-            if buffer.kind == "arena":
-                self.addresses[buffer.name] = arena + (buffer.offset or 0)
-            elif buffer.kind in ("argument", "output"):
-                self.addresses[buffer.name] = self._new(_bytes(buffer.type), buffer.name)
-        cells = schedule.of_kind("cell")
-        self.cells = self._new(_CELL * (len(cells) + 1), "cells")
-        self.cell_bytes = _CELL * (len(cells) + 1)
-        self.error = self.cells
-        for n, buffer in enumerate(cells):
-            self.addresses[buffer.name] = self.cells + _CELL * (n + 1)
-        self.arguments = schedule.arguments
-        self.outputs = schedule.outputs
-        self.staging = [self.driver.host_array(_bytes(b.type)) for b in schedule.arguments]
-        self.word = self.driver.host_array(8).view(np.int64)
-        self.kernels = program.kernels_of
-        self.steps = build_steps(schedule, self.kernels, self.addresses, self.error, self.driver)
-        weakref.finalize(self, _release, self.driver, tuple(self.owned))
-
-    def _new(self, nbytes: int, what: str) -> int:
-        address = self.driver.allocate(nbytes, f"{self.schedule.name}: {what}, {nbytes:,} bytes")
-        self.owned.append(address)
-        return address
-
-    def read_word(self, address: int, nbytes: int = 8) -> int:
-        """A cell's value, once everything before is done."""
-        self.word[0] = 0
-        self.driver.copy_out(address_of(self.word), address, nbytes)
-        self.driver.synchronize(self.schedule.name)
-        return int(self.word[0])
-
-    def run(self, steps: Sequence[Step]) -> bool:
-        """Run steps; False where a check failed and the host stopped there."""
-        for step in steps:
-            match step:
-                case Graph(handle):
-                    self.driver.launch_graph(handle, self.schedule.name)
-                case Repeat(counter, length, inner):
-                    for i in range(length):
-                        self.driver.set_word(counter, i)
-                        if not self.run(inner):
-                            return False
-                    self.driver.set_word(counter, length)
-                case Until():
-                    if not self.until(step):
-                        return False
-                case Branch(predicate, then, otherwise):
-                    holds = self.read_word(predicate, self._width(predicate)) != 0
-                    if not self.run(then if holds else otherwise):
-                        return False
-        return True
-
-    def until(self, step: Until) -> bool:
-        count = 0
-        while step.limit is None or count < step.limit:
-            if step.counter is not None:
-                self.driver.set_word(step.counter, count)
-            if self.schedule.checks and self.read_word(self.error):
-                return False
-            if not self.read_word(step.predicate, self._width(step.predicate)):
-                break
-            if not self.run(step.steps):
-                return False
-            count += 1
-        if step.counter is not None:
-            self.driver.set_word(step.counter, count)
-        return True
-
-    def _width(self, address: int) -> int:
-        buffer = next(b for b in self.schedule.buffers if self.addresses.get(b.name) == address)
-        return buffer.type.dtype.itemsize
-
-
-def _release(driver: Driver, addresses: Sequence[int]) -> None:
-    for address in addresses:
-        driver.free(address)
-
-
-def _bytes(type_: TensorType) -> int:
-    nbytes = type_.nbytes
-    if not isinstance(nbytes, int):
-        raise BackendError(f"{type_} has unbound sizes")
-    return nbytes
 
 
 class Program:
@@ -316,7 +83,7 @@ class Program:
         self._pool = _pool(driver)
         written = schedule.written_states
         self._locks = StateLocks((b, name in written) for name, b in self._states)
-        held = [(b, _device_state(b, driver), name in written) for name, b in self._states]
+        held = [(b, device_state(b, driver), name in written) for name, b in self._states]
         self._held = held
         self.fixed = {
             name: state.address for (name, _), (_, state, _) in zip(self._states, held, strict=True)
@@ -324,10 +91,10 @@ class Program:
         for buffer in schedule.of_kind("constant"):
             self.fixed[buffer.name] = self._constant(buffer, constants)
         self.parameters = tuple(Parameter(b.name, b.type) for b in schedule.arguments)
-        self._bindings: collections.OrderedDict[tuple[int, ...], _Binding] = (
+        self._bindings: collections.OrderedDict[tuple[int, ...], Binding] = (
             collections.OrderedDict()
         )
-        self._current: _Binding | None = None
+        self._current: Binding | None = None
         self._borrowed: list[object] = []
         self._lock = threading.RLock()
         if not schedule.sizes:
@@ -345,7 +112,7 @@ class Program:
         """The compiled kernels of a launch or copy, and the buffers each takes."""
         found = []
         for n, part in enumerate(parts_of(self.schedule, statement)):
-            key = _key(self.schedule, statement, n, committed)
+            key = key_of_part(self.schedule, statement, n, committed)
             found.append(
                 Loaded(self.kernels[key], self._functions[key], part.kernel,
                        (*part.inputs, *part.outputs))
@@ -354,7 +121,7 @@ class Program:
 
     # -- sizes
     @property
-    def arena_bytes(self) -> int:
+    def arenabytes_of(self) -> int:
         """Bytes that intermediate results take, for the sizes bound last."""
         return self._current.schedule.arena_bytes if self._current else 0
 
@@ -366,7 +133,8 @@ class Program:
             if binding is None:
                 offsets = self._plan(sizes) if self._plan is not None else None
                 bound = bind_sizes(self.schedule, sizes, offsets)
-                binding = self._bindings[key] = _Binding(self, bound)
+                binding = Binding(bound, self.driver, self.kernels_of, self.fixed)
+                self._bindings[key] = binding
             self._bindings.move_to_end(key)
             self._current = binding
             while len(self._bindings) > MAX_BINDINGS:
@@ -384,7 +152,7 @@ class Program:
                 return _result(outputs)
         return self._slow(*args, **by_name)
 
-    def _fits(self, binding: _Binding, args: Sequence[Any]) -> bool:
+    def _fits(self, binding: Binding, args: Sequence[Any]) -> bool:
         expected = binding.arguments
         return len(args) == len(expected) and all(
             _is_exact(arg, buffer.type) for arg, buffer in zip(args, expected, strict=True)
@@ -397,7 +165,7 @@ class Program:
         self.rebind({dim.name: size for dim, size in sizes.items()})
         return self.call(*arrays)
 
-    def _run(self, binding: _Binding, args: Sequence[Any]) -> None:
+    def _run(self, binding: Binding, args: Sequence[Any]) -> None:
         """Arguments in, graphs, error word; states are locked meanwhile."""
         with self._locks:
             for buffer, state, _ in self._held:
@@ -413,14 +181,14 @@ class Program:
                     state.version = buffer.version + 1  # what leaving makes it
                     buffer.remote = state.fetch
 
-    def _stage(self, binding: _Binding, args: Sequence[Any]) -> None:
+    def _stage(self, binding: Binding, args: Sequence[Any]) -> None:
         driver = self.driver
         if self._borrowed or any(isinstance(a, np.ndarray) for a in args):
             # the last call's copies have been made: staging memory and borrowed arrays are free
             driver.synchronize("reusing the staging memory")
             self._borrowed.clear()
         for arg, buffer, staged in zip(args, binding.arguments, binding.staging, strict=True):
-            target, nbytes = binding.addresses[buffer.name], _bytes(buffer.type)
+            target, nbytes = binding.addresses[buffer.name], bytes_of(buffer.type)
             if isinstance(arg, np.ndarray):
                 staged[:nbytes] = arg.reshape(-1).view(np.uint8)
                 driver.copy_in(target, address_of(staged), nbytes)
@@ -429,13 +197,13 @@ class Program:
             self._borrowed.append(shared.owner)
             driver.copy_within(target, shared.address, nbytes)
 
-    def _raise_failed(self, binding: _Binding) -> None:
+    def _raise_failed(self, binding: Binding) -> None:
         word = binding.read_word(binding.error)
         if word:
             check = self.schedule.checks[CHECK_LIMIT - word]
             raise RuntimeCheckError(check.message, check.source)
 
-    def _output(self, binding: _Binding, buffer: Buffer) -> Array:
+    def _output(self, binding: Binding, buffer: Buffer) -> Array:
         made = Array(self._pool, buffer.type)
         self.driver.copy_within(made.address, binding.addresses[buffer.name], made.nbytes)
         return made

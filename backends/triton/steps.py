@@ -34,6 +34,7 @@ __all__ = [
     "Branch",
     "Graph",
     "KernelRun",
+    "Kernels",
     "Loaded",
     "Repeat",
     "Step",
