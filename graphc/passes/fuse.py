@@ -374,7 +374,7 @@ def _contract_refusal(candidate: Candidate, numbers: Numbers) -> Refusal | None:
     """A contraction is computed in register tiles: only what is done to each element may stand
     around it.
     """
-    contract = next((v for v in candidate.direct if v.piece.contracts), None)
+    contract = next((v for v in candidate.views if v.piece.contracts), None)
     if contract is None:
         return None
     own = contract.axes
@@ -383,6 +383,8 @@ def _contract_refusal(candidate: Candidate, numbers: Numbers) -> Refusal | None:
         row = candidate.size(reduced & own or reduced)
         size = row * contract.piece.slot.type.dtype.itemsize * TILE >> 10
         return Refusal(f"holds {size} KB of whole rows beside a contraction's tile", size)
+    if contract.key in candidate.inlined:
+        return None  # read through a reshape, element by element
     produced = {v.key: v for v in candidate.views}
     for load in contract.piece.loads:
         producer = produced.get(load.tensor)
