@@ -1,7 +1,7 @@
 """Choosing a Tiling on a GPU: what a block of the grid holds in its tile, and what it loops over.
 
 A tile's sides are powers of two. Axes that a block must hold whole: scanned ones, those of states
-that have more axes than their reduction (an attention head's channels), and reduced ones that
+that have more axes than their reduction (a weighted sum's channels), and reduced ones that
 several reductions pass over, if they are short. Contractions get tiles for matrix units; all else a
 tile of some thousand points, filled from the axis along which addresses are contiguous.
 """
