@@ -14,7 +14,7 @@ import numpy as np
 from graphc.errors import DTypeError, RuntimeCheckError, ShapeError
 from graphc.graph import Node, Value, apply
 from graphc.kernel import build
-from graphc.kernel.terms import Term
+from graphc.kernel.terms import AxisIndex, Term
 from graphc.op import (
     Array,
     Cotangents,
@@ -51,6 +51,27 @@ def checked_index(ctx: LowerContext, term: Term, extent: Extent, name: str) -> T
     high = build.apply("<", place, build.size(extent))
     ctx.check(build.apply("and", low, high), f"{name}: an index is outside 0..{extent - 1}")
     return place
+
+
+def surely_inside(indices: Value, extent: Extent) -> bool:
+    """Whether the indices are known and in range, or an order of as many elements."""
+    node = indices.node
+    if node.op == "argsort":
+        return indices.shape[-1] == extent
+    if node.op not in ("constant", "full") or not isinstance(extent, int):
+        return False
+    array = np.asarray(
+        node.attrs["data"].array if node.op == "constant" else node.attrs["value"]
+    )
+    return bool(((array >= 0) & (array < extent)).all())
+
+
+def bounded(place: Term, extent: Extent) -> Term:
+    """``place``, which is in 0, ..., extent - 1, so that its bounds show."""
+    if isinstance(place, AxisIndex):
+        return place
+    last = build.apply("-", build.size(extent), build.const(1))
+    return build.apply("max", build.apply("min", place, last), build.const(0))
 
 
 # ---- gather
@@ -133,7 +154,10 @@ def _gather_lower(ctx: LowerContext, node: Node, inputs: Inputs, index: Index) -
     before, along, after = _split_places(node, index)
     term = inputs[1]((*before[: node.attrs["batch_dims"]], *along))
     extent = node.inputs[0].shape[node.attrs["axis"]]
-    place = checked_index(ctx, term, extent, "gather")
+    if surely_inside(node.inputs[1], extent):
+        place = bounded(build.cast(term, int64), extent)
+    else:
+        place = checked_index(ctx, term, extent, "gather")
     return inputs[0]((*before, place, *after))
 
 

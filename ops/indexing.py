@@ -20,6 +20,7 @@ from graphc.ops.cut import dilate
 from graphc.ops.lifting import (
     broadcast_shapes,
     broadcast_to,
+    constant,
     full,
     lift,
     lift_one,
@@ -139,6 +140,9 @@ def _wrapped(x: Value, axis: int, position: int) -> Extent:
 
 def _from_start(indices: Value, extent: Extent) -> Value:
     """Negative indices counted from the start, as int64."""
+    if indices.node.op == "constant" and isinstance(extent, int):
+        array = indices.node.attrs["data"].array.astype(np.int64)
+        return constant(np.where(array < 0, array + extent, array), int64)
     wide = indices if indices.dtype == int64 else apply("cast", indices, dtype=int64)
     if indices.dtype.kind == "u" or indices.node.op == "iota":
         return wide

@@ -39,10 +39,12 @@ from graphc.op import (
 from graphc.ops.index import (
     AT,
     GATHER_SAMPLES,
+    bounded,
     check_range,
     checked_index,
     gathered_shape,
     positions,
+    surely_inside,
 )
 from graphc.ops.lifting import full, who
 from graphc.ops.shape import flat_index
@@ -168,7 +170,10 @@ def _scatter_lower(ctx: LowerContext, node: Node, inputs: Inputs, index: Index) 
     fresh = [ctx.axis(extent, "e") for extent in inner]
     over = [a.axis for a in fresh if isinstance(a, AxisIndex)]
     term = inputs[1]((*index[:batch], *fresh))
-    mine = build.apply("==", checked_index(ctx, term, x.shape[axis], "scatter"), index[axis])
+    place = build.cast(term, int64)
+    if not surely_inside(indices, x.shape[axis]):
+        place = checked_index(ctx, term, x.shape[axis], "scatter")
+    mine = build.apply("==", place, index[axis])
     at = (*index[:axis], *fresh, *index[axis + 1 :])
     old = inputs[0](index)
     if not over:
@@ -234,16 +239,8 @@ def _scatter_expand(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | 
     shape = (*x.shape[:axis], length, *x.shape[axis + 1 :])
     flat = apply("reshape", values, shape=shape)
     start, order = apply_all("group", ids, count=x.shape[axis])
-    proved = _all_inside(indices, x.shape[axis])
+    proved = surely_inside(indices, x.shape[axis])
     return (apply("scatter_grouped", x, start, order, flat, **node.attrs, proved=proved),)
-
-
-def _all_inside(indices: Value, extent: Extent) -> bool:
-    """Whether the indices are known, and in range."""
-    if indices.node.op != "constant" or not isinstance(extent, int):
-        return False
-    array = indices.node.attrs["data"].array
-    return bool(((array >= 0) & (array < extent)).all())
 
 
 _ADD = {**AT, "mode": "add"}
@@ -322,7 +319,7 @@ def _grouped_lower(ctx: LowerContext, node: Node, inputs: Inputs, index: Index) 
     old = inputs[0](index)
 
     def value(place: Term) -> Term:
-        at = _bounded(inputs[2]((*lead, _bounded(place, length))), length)
+        at = bounded(inputs[2]((*lead, bounded(place, length))), length)
         return inputs[3]((*index[:axis], at, *index[axis + 1 :]))
 
     if mode == "set":
@@ -334,14 +331,6 @@ def _grouped_lower(ctx: LowerContext, node: Node, inputs: Inputs, index: Index) 
     monoid = "sum" if mode == "add" else mode
     total = build.cast(build.reduce(monoid, [value(place)], over, where=window)[0], x.dtype)
     return build.apply("+" if mode == "add" else mode, old, total)
-
-
-def _bounded(place: Term, length: Extent) -> Term:
-    """``place`` within 0, ..., length - 1, where the routine has put it; for the proof."""
-    if isinstance(place, AxisIndex):
-        return place
-    last = build.apply("-", build.size(length), build.const(1))
-    return build.apply("max", build.apply("min", place, last), build.const(0))
 
 
 def _grouped_batch(node: Node, inputs: Sequence[Value], lanes: Lanes) -> Sequence[Value]:

@@ -148,6 +148,24 @@ def test_known_indices_are_grouped_at_compile_time() -> None:
         gc.compile([x], ops.segment_sum(x, gc.constant(ids + 1), 60))(array)
 
 
+def test_a_known_graph_passes_its_messages_in_one_kernel() -> None:
+    """Indices that are surely in range need no check, and so no memory between the two."""
+    x = gc.observed("x", (60, 5), gc.float64)
+    source, target = np.random.default_rng(9).integers(0, 60, (2, 400))
+    after = ops.segment_sum(ops.take(x, source, 0), target, 60)
+    program = gc.compile([x], (after, gc.grad((after * after).sum(), x)))
+    assert not program.schedule.checks
+    assert len(program.schedule.kernels) == 2
+    array = np.random.default_rng(10).normal(size=(60, 5))
+    matrix = np.zeros((60, 60))
+    np.add.at(matrix, (target, source), 1.0)
+    got, gradient = program(array)
+    np.testing.assert_allclose(got, matrix @ array, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(gradient, 2 * matrix.T @ matrix @ array, rtol=1e-11, atol=1e-11)
+    with pytest.raises(gc.RuntimeCheckError, match="gather: an index is outside"):
+        gc.compile([x], ops.take(x, source + 1, 0))(array)
+
+
 def test_the_same_bits_on_any_number_of_threads_and_every_run() -> None:
     x, ids = gc.observed("x", (3000, 20)), gc.observed("ids", (3000,), gc.int64)
     generator = np.random.default_rng(7)

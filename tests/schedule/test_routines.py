@@ -12,6 +12,7 @@ from graphc import ops
 from graphc.drawing.kernels import kernels_picture
 from graphc.drawing.notes import notes_of
 from graphc.errors import ParseError, VerifyError
+from graphc.graph import apply
 from graphc.routines import ROUTINES, group, run_routine, sort, top_k
 from graphc.schedule_interpret import interpret_schedule
 from graphc.schedule_text import parse_schedule, print_schedule
@@ -121,6 +122,16 @@ def test_every_level_agrees() -> None:
     outputs = [ops.sort(x, 1), ops.argsort(-x, 0), values, places]
     compiled = check_levels([x], outputs)
     assert {r.rule for r in compiled.scheduled.schedule.routines} == {"sort", "top_k"}
+
+
+def test_sorting_cannot_fail() -> None:
+    """An order is in range by itself, so that states may be written beside it."""
+    x = gc.observed("x", (3, 8))
+    assert not check_levels([x], [ops.sort(x), ops.sort(x, 0)]).scheduled.schedule.checks
+    places = apply("argsort", x, descending=False)
+    other = gc.observed("other", (3, 5))
+    elsewhere = apply("gather", other, places, axis=1, batch_dims=1)
+    assert gc.compile([x, other], elsewhere).schedule.checks
 
 
 def test_equal_routines_are_declared_once_and_equal_sorts_made_once() -> None:
