@@ -44,6 +44,8 @@ __all__ = ["pack_operands"]
 _LEAST_REUSE = 96
 #: the same where both operands can be read in lanes along the reduced axis as they are
 _LEAST_REUSE_ALONG = 128
+#: a turned row must be read this often
+_LEAST_TURNS = 32
 #: bytes between rows from which a walk down a column leaves the nearest cache
 _FAR = 1024
 
@@ -221,24 +223,25 @@ def _turned(kernel: Kernel, made: list[Kernel]) -> Kernel:
     assert contraction is not None
     for operand, other in ((contraction.a, contraction.b), (contraction.b, contraction.a)):
         rows = [a for a, _ in kernel.axes if a in operand.axes and a not in contraction.over]
-        if len(contraction.over) != 1 or not rows:
+        over = [a for a, _ in kernel.axes if a in contraction.over and a in operand.axes]
+        if not rows or not over:
             continue
-        over, reuse = contraction.over[0], _points(kernel, other.axes - operand.axes)
-        if reuse >= _LEAST_REUSE and _walks_down(kernel, operand, over):
-            return _with_turned_rows(kernel, operand, [*rows, over], made)
+        reuse = _points(kernel, other.axes - operand.axes)
+        if reuse >= _LEAST_TURNS and _walks_down(kernel, operand, over):
+            return _with_turned_rows(kernel, operand, [*rows, *over], made)
     return kernel
 
 
-def _walks_down(kernel: Kernel, operand: Term, over: str) -> bool:
-    """Whether a point's neighbour along the reduced axis is far away in memory."""
+def _walks_down(kernel: Kernel, operand: Term, over: Sequence[str]) -> bool:
+    """Whether a point's neighbour along the innermost reduced axis is far away in memory."""
     if not isinstance(operand, Load) or not _is_fixed(kernel, operand.axes):
         return False
     tensor = kernel.tensors[operand.tensor]
     flat = flat_offset(tensor, operand.index)
-    step = flat.axes.get(over, 0)
+    step = flat.axes.get(over[-1], 0)
     near = any(c == 1 for c in flat.axes.values()) and not flat.atoms
     far = isinstance(step, int) and step * tensor.type.dtype.itemsize >= _FAR
-    return near and far and _points(kernel, [over]) >= 64
+    return near and far and _points(kernel, over) >= 64
 
 
 def _with_turned_rows(

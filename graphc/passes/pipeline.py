@@ -29,6 +29,7 @@ from graphc.passes.compose import Block, Call, ControlCall, KernelCall, RoutineC
 from graphc.passes.expand import expand
 from graphc.passes.fold import fold_constants
 from graphc.passes.fuse import Fused, fuse
+from graphc.passes.hoist import hoist
 from graphc.passes.lower import lower
 from graphc.passes.numbers import LIMITS, Limits
 from graphc.passes.pieces import Program
@@ -52,6 +53,7 @@ GRAPH_PASSES: tuple[tuple[str, GraphPass], ...] = (
     ("expand", expand),
     ("canonicalize", canonicalize),
     ("fold constants", fold_constants),
+    ("hoist", hoist),
     ("simplify", simplify),
     ("share", share),
 )
