@@ -28,6 +28,8 @@ _UNKNOWN_EXTENT = 256
 #: scalar operations in a block below which cutting finer costs more than it spreads
 _BLOCK_WORK = 1 << 14
 _MAX_BLOCKS = 256
+#: blocks of a kernel that no axis would be cut for otherwise
+_FEW_BLOCKS = 8
 _HOLD_BYTES = 64 * 1024
 #: outputs of this size leave no room for anything else in the caches
 _STREAM_BYTES = 16 << 20
@@ -290,7 +292,25 @@ class _Plan:
                 continue
             blocks[axis] = size
             wanted = math.ceil(wanted / max(1, math.ceil(self.extent(axis) / size)))
-        return blocks
+        return blocks or self.few_blocks(tile, lane)
+
+    def few_blocks(self, tile: dict[str, int], lane: str | None) -> dict[str, int]:
+        """One axis cut into a few parts, where a kernel is worth sharing and no axis is so long
+        that each part would use the caches well.
+        """
+        if self.work() < _FEW_BLOCKS * _BLOCK_WORK:
+            return {}
+        units = {
+            a: tile.get(a, 1) * (self.lanes if a == lane else 1)
+            for a in self.parallel
+            if isinstance(self.kernel.extents[a], int)
+        }
+        axis = max(units, key=lambda a: self.extent(a) // units[a], default=None)
+        if axis is None:
+            return {}
+        size = math.ceil(self.extent(axis) / (_FEW_BLOCKS * units[axis])) * units[axis]
+        size = max(size, self.line_points(axis))
+        return {axis: size} if size < self.extent(axis) else {}
 
     def cache_rows(self, axis: str, unit: int) -> tuple[int, int]:
         """Least and most points of an axis in a block of a contraction.
