@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc import tree
-from graphc.backends.llvm.cache import default_cache
+from graphc.backends.cache import default_cache
 from graphc.backends.llvm.pool import available_cores, thread_count
 from graphc.backends.llvm.target import host_target
 from graphc.draw import LEVELS, draw

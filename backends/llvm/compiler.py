@@ -7,8 +7,8 @@ import hashlib
 from pathlib import Path
 
 from graphc import types
+from graphc.backends.cache import Cache, default_cache
 from graphc.backends.llvm import codegen, windows
-from graphc.backends.llvm.cache import Cache, default_cache
 from graphc.backends.llvm.emit import emit_nest, grid_blocks, scratch_bytes
 from graphc.backends.llvm.runtime import CompiledKernel
 from graphc.backends.llvm.target import Target, host_target

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphc.backends.cache import Cache, default_cache, key_of
 from graphc.backends.llvm import codegen
-from graphc.backends.llvm.cache import Cache, default_cache, key_of
 
 __all__ = ["EMITTER_VERSION", "compile_cached", "load"]
 

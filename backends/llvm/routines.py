@@ -16,8 +16,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
+from graphc.backends.cache import Cache
 from graphc.backends.llvm.binding import CompiledKernel
-from graphc.backends.llvm.cache import Cache
 from graphc.backends.llvm.ir import BITS, PTR, Function, LLVMType, Module, V, literal
 from graphc.backends.llvm.loader import compile_cached
 from graphc.backends.llvm.target import Target, host_target

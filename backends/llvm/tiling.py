@@ -21,7 +21,7 @@ from graphc.nest import Folding, Tiling
 from graphc.records import dataclass
 from graphc.types import Extent
 
-__all__ = ["choose_tiling"]
+__all__ = ["Plan", "choose_tiling"]
 
 #: what a run-time extent counts as when costs are compared
 _UNKNOWN_EXTENT = 256
@@ -39,7 +39,7 @@ _EXPENSIVE = _TRANSCENDENTAL | {"sin", "cos", "tan", "atan", "/", "sqrt", "rsqrt
 
 def choose_tiling(kernel: Kernel, target: Target) -> Tiling:
     """A good tiling from the kernel's indices and extents alone: the same on every run."""
-    plan = _Plan(kernel, target)
+    plan = Plan(kernel, target)
     across = min(plan.parallel, key=plan.across_cost, default=None)
     along, along_cost = plan.along()
     if across is not None and plan.across_cost(across) <= along_cost:
@@ -60,7 +60,9 @@ class _Access:
         return self.steps.get(axis, 0)
 
 
-class _Plan:
+class Plan:
+    """What tilings of one kernel would cost, and the tilings."""
+
     def __init__(self, kernel: Kernel, target: Target) -> None:
         self.kernel, self.target = kernel, target
         self.lanes = vector_lanes(kernel, target)

@@ -12,7 +12,7 @@ there are none.
 from __future__ import annotations
 
 from graphc.backends.llvm.target import Target
-from graphc.backends.llvm.tiling import _Plan, choose_tiling
+from graphc.backends.llvm.tiling import Plan, choose_tiling
 from graphc.kernel.terms import Contract, Kernel, Load, Reduction, postorder
 from graphc.nest import Tiling
 
@@ -24,7 +24,7 @@ def choose(kernel: Kernel, target: Target) -> Tiling:
     apart = window_axes(kernel)
     if not apart:
         return choose_tiling(kernel, target)
-    plan = _Plan(kernel, target)
+    plan = Plan(kernel, target)
     free = [a for a in plan.parallel if a not in apart and plan.extent(a) * 2 >= plan.lanes]
     lane = min(free, key=plan.across_cost, default=None)
     if lane is None:
@@ -32,7 +32,7 @@ def choose(kernel: Kernel, target: Target) -> Tiling:
     return plan.tiling_across(lane)
 
 
-def _inner_lanes(plan: _Plan, apart: frozenset[str]) -> frozenset[str]:
+def _inner_lanes(plan: Plan, apart: frozenset[str]) -> frozenset[str]:
     """What runs in lanes where no axis of the grid can: axes of other reductions and of stores."""
     lanes: set[str] = set()
     for folding in plan.foldings:

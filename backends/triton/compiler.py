@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from graphc import types
-from graphc.backends.llvm.cache import Cache, default_cache, key_of
+from graphc.backends.cache import Cache, default_cache, key_of
 from graphc.backends.triton.emit import Emitted, emit_kernel
 from graphc.backends.triton.prepare import prepare
 from graphc.backends.triton.tiling import GpuTiling, choose_tiling

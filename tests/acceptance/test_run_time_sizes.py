@@ -11,8 +11,8 @@ import pytest
 
 import graphc as gc
 from graphc import ops, optim
+from graphc.backends.cache import default_cache
 from graphc.backends.llvm import backend, codegen
-from graphc.backends.llvm.cache import default_cache
 from tests.acceptance.programs import data, training
 
 #: 50 of them, small and odd, around vectors and register tiles, and large

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from graphc.backends.llvm import cache as cache_module
-from graphc.backends.llvm.cache import Cache, key_of, trusted_directory
+from graphc.backends import cache as cache_module
+from graphc.backends.cache import Cache, key_of, trusted_directory
 
 KEY = key_of("a key")
 

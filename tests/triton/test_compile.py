@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("triton", reason="needs Triton: pip install 'graphc[gpu]'")
 
-from graphc.backends.llvm.cache import Cache
+from graphc.backends.cache import Cache
 from graphc.backends.triton import toolchain
 from graphc.backends.triton.compiler import Job, compile_kernel, compile_kernels
 from graphc.backends.triton.toolchain import TARGETS, disassemble, resources_of
