@@ -15,9 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf
 
-from benchmarks.settings import ADAM, CHECKED_STEPS, MLP_SIZES
+from benchmarks.networks import (
+    Gradients,
+    adam_losses,
+    cnn_gradients,
+    convolution,
+    layer_forward,
+    layer_gradients,
+    lstm_gradients,
+    mlp_gradients,
+)
+from benchmarks.settings import CHECKED_STEPS, MLP_SIZES
 
-__all__ = ["WORKLOADS", "Workload", "train_reference"]
+__all__ = [
+    "WORKLOADS", "Workload", "cnn_workload", "layer_workload", "lstm_workload", "train_reference",
+]  # fmt: skip
 
 Array = NDArray[Any]
 Inputs = dict[str, Array]
@@ -76,54 +88,16 @@ def _chain(inputs: Inputs) -> Array:
 
 
 def _conv(inputs: Inputs) -> Array:
-    """3x3, stride 1, padding 1, as nine shifted matrix products."""
-    x = np.pad(inputs["x"].astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
-    weight = inputs["weight"].astype(np.float64)
-    _, _, height, width = inputs["x"].shape
-    total: Array = np.zeros((x.shape[0], weight.shape[0], height, width))
-    for i in range(3):
-        for j in range(3):
-            window = x[:, :, i : i + height, j : j + width]
-            total += np.einsum("kc,nchw->nkhw", weight[:, :, i, j], window, optimize=True)
-    return total
+    return convolution(inputs["x"].astype(np.float64), inputs["weight"].astype(np.float64))
 
 
 def train_reference(inputs: Inputs, steps: int = CHECKED_STEPS) -> Array:
-    """Losses of ``steps`` Adam steps of the MLP on one batch; the first is before any update."""
-    weights = [inputs[f"w{i}"].astype(np.float64) for i in range(3)]
-    biases = [inputs[f"b{i}"].astype(np.float64) for i in range(3)]
-    parameters = [*weights, *biases]
-    first = [np.zeros_like(p) for p in parameters]
-    second = [np.zeros_like(p) for p in parameters]
-    losses = []
-    for count in range(1, steps + 1):
-        loss, gradients = _mlp_gradients(inputs, weights, biases)
-        losses.append(loss)
-        for p, g, m, v in zip(parameters, gradients, first, second, strict=True):
-            m += (1 - ADAM["beta1"]) * (g - m)
-            v += (1 - ADAM["beta2"]) * (g * g - v)
-            corrected = np.sqrt(v / (1 - ADAM["beta2"] ** count)) + ADAM["eps"]
-            p -= ADAM["lr"] / (1 - ADAM["beta1"] ** count) * m / corrected
-    return np.array(losses)
+    """Losses of ``steps`` Adam steps of the MLP."""
+    return adam_losses(inputs, ("x", "y"), mlp_gradients, steps)
 
 
-def _mlp_gradients(
-    inputs: Inputs, weights: list[Array], biases: list[Array]
-) -> tuple[float, list[Array]]:
-    x, labels = inputs["x"].astype(np.float64), inputs["y"]
-    rows = np.arange(len(labels))
-    h0 = np.maximum(x @ weights[0].T + biases[0], 0)
-    h1 = np.maximum(h0 @ weights[1].T + biases[1], 0)
-    logits = h1 @ weights[2].T + biases[2]
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    d2 = np.exp(log_p)
-    d2[rows, labels] -= 1
-    d2 /= len(labels)
-    d1 = (d2 @ weights[2]) * (h1 > 0)
-    d0 = (d1 @ weights[1]) * (h0 > 0)
-    gradients = [d0.T @ x, d1.T @ h0, d2.T @ h1, d0.sum(0), d1.sum(0), d2.sum(0)]
-    return float(-log_p[rows, labels].mean()), gradients
+def _trained(gradients: Gradients) -> Callable[[Inputs], Array]:
+    return lambda inputs: adam_losses(inputs, ("x", "y"), gradients)
 
 
 # ---- inputs
@@ -137,6 +111,53 @@ def _mlp_inputs(generator: np.random.Generator, batch: int) -> Inputs:
     for i, (inner, outer) in enumerate(itertools.pairwise(MLP_SIZES)):
         drawn[f"w{i}"] = _normal(generator, outer, inner, scale=(2 / inner) ** 0.5)
         drawn[f"b{i}"] = np.zeros(outer, np.float32)
+    return drawn
+
+
+def _cnn_inputs(
+    generator: np.random.Generator, batch: int, size: int, channels: tuple[int, ...], hidden: int
+) -> Inputs:
+    drawn: Inputs = {
+        "x": _normal(generator, batch, channels[0], size, size),
+        "y": generator.integers(0, 10, batch, dtype=np.int64),
+    }
+    for i, (inner, outer) in enumerate(itertools.pairwise(channels)):
+        drawn[f"c{i}"] = _normal(generator, outer, inner, 3, 3, scale=(2 / (9 * inner)) ** 0.5)
+        drawn[f"d{i}"] = _normal(generator, outer, scale=0.1)
+    sizes = (channels[-1] * (size // 4) ** 2, hidden, 10)
+    for i, (inner, outer) in enumerate(itertools.pairwise(sizes)):
+        drawn[f"w{i}"] = _normal(generator, outer, inner, scale=inner**-0.5)
+        drawn[f"b{i}"] = _normal(generator, outer, scale=0.1)
+    return drawn
+
+
+def _lstm_inputs(
+    generator: np.random.Generator, steps: int, batch: int, letters: int, width: int
+) -> Inputs:
+    drawn: Inputs = {
+        name: generator.integers(0, letters, (steps, batch), dtype=np.int64) for name in "xy"
+    }
+    drawn["embedding"] = _normal(generator, letters, width)
+    for name in ("ih", "hh"):
+        drawn[f"w_{name}"] = _normal(generator, 4 * width, width, scale=width**-0.5)
+        drawn[f"b_{name}"] = _normal(generator, 4 * width, scale=0.1)
+    drawn["w"] = _normal(generator, letters, width, scale=width**-0.5)
+    return drawn | {"b": _normal(generator, letters, scale=0.1)}
+
+
+def _layer_inputs(
+    generator: np.random.Generator, batch: int, length: int, width: int, target: bool
+) -> Inputs:
+    names = "xy" if target else "x"
+    drawn: Inputs = {name: _normal(generator, batch, length, width) for name in names}
+    shapes = dict.fromkeys("qkvo", (width, width))
+    shapes |= {"up": (4 * width, width), "down": (width, 4 * width)}
+    for name, (outer, inner) in shapes.items():
+        drawn[f"w_{name}"] = _normal(generator, outer, inner, scale=inner**-0.5)
+        drawn[f"b_{name}"] = _normal(generator, outer, scale=0.1)
+    for n in (1, 2):
+        drawn[f"g_{n}"] = 1 + _normal(generator, width, scale=0.1)
+        drawn[f"s_{n}"] = _normal(generator, width, scale=0.1)
     return drawn
 
 
@@ -181,6 +202,64 @@ def _train_workload(batch: int, goal: str) -> Workload:
         nbytes=24.0 * parameters,  # weights and two moments, read and written
         goal=goal,
         options={"batch": batch},
+    )
+
+
+def cnn_workload(
+    batch: int = 64,
+    size: int = 32,
+    channels: tuple[int, ...] = (3, 32, 32, 64, 64),
+    hidden: int = 256,
+) -> Workload:
+    """Four convolutions, two linear layers: as networks for CIFAR's images are."""
+    areas = [size**2, size**2, size**2 // 4, size**2 // 4]
+    pairs = itertools.pairwise(channels)
+    products = [9.0 * a * b * area for (a, b), area in zip(pairs, areas, strict=True)]
+    products += [channels[-1] * (size // 4) ** 2 * hidden, hidden * 10]
+    return Workload(
+        f"cnn-train-{batch}",
+        "cnn_train",
+        f"CNN {size}x{size}, train step, Adam, batch {batch}",
+        lambda g: _cnn_inputs(g, batch, size, channels, hidden),
+        _trained(cnn_gradients),
+        tolerance=1e-4,
+        flops=2.0 * batch * (3 * sum(products) - products[0]),  # no gradient towards x
+        goal=">= 1.0 of torch",
+    )
+
+
+def lstm_workload(
+    steps: int = 64, batch: int = 32, letters: int = 65, width: int = 256
+) -> Workload:
+    """An embedding, one LSTM, a linear layer on letters; in graphc a plain scan."""
+    return Workload(
+        "lstm-train",
+        "lstm_train",
+        f"LSTM {letters}-{width}, {steps} steps, batch {batch}, train step, Adam",
+        lambda g: _lstm_inputs(g, steps, batch, letters, width),
+        _trained(lstm_gradients),
+        tolerance=1e-4,
+        flops=6.0 * steps * batch * (8 * width * width + width * letters),
+        goal=">= 1.5 of JAX's scan",
+    )
+
+
+def layer_workload(
+    train: bool, batch: int = 8, length: int = 128, width: int = 768
+) -> Workload:
+    """A transformer's encoder layer, heads of 64, post-norm, exact GELU, no dropout."""
+    weights, scores = 12.0 * width * width, 2.0 * length * width
+    forward = 2.0 * batch * length * (weights + scores)
+    towards_x = 2.0 * batch * length * 3 * width * width
+    return Workload(
+        "layer-train" if train else "layer-forward",
+        "layer_train" if train else "layer_forward",
+        f"encoder layer {width}, {length} x {batch}, {'train step, Adam' if train else 'forward'}",
+        lambda g: _layer_inputs(g, batch, length, width, train),
+        _trained(layer_gradients) if train else layer_forward,
+        tolerance=1e-4 if train else 1e-5,
+        flops=3 * forward - towards_x if train else forward,
+        goal=">= 1.0 of torch" if train else ">= 0.9 of torch",
     )
 
 
@@ -234,5 +313,9 @@ WORKLOADS: dict[str, Workload] = {
         ),
         _train_workload(128, ">= 1.3 of JAX's jitted step"),
         _train_workload(32, ">= 1.5 of JAX's jitted step"),
+        cnn_workload(),
+        lstm_workload(),
+        layer_workload(train=False),
+        layer_workload(train=True),
     )
 }

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 import graphc as gc
 from benchmarks.peers import Call, last_result
-from benchmarks.settings import ADAM, CHECKED_STEPS
+from benchmarks.settings import ADAM, CHECKED_STEPS, HEAD
 from graphc import nn, optim
 
 Inputs = dict[str, NDArray[Any]]
@@ -67,8 +67,7 @@ def train_step(inputs: Inputs) -> Any:
         layer.load_state_dict({"weight": inputs[f"w{i}"], "bias": inputs[f"b{i}"]})
     net = layers[0] >> nn.ReLU() >> layers[1] >> nn.ReLU() >> layers[2]
     loss = nn.CrossEntropyLoss()(net(x), y)
-    adam = optim.Adam(lr=ADAM["lr"], betas=(ADAM["beta1"], ADAM["beta2"]), eps=ADAM["eps"])
-    return gc.compile([x, y], loss, adam.minimize(loss))
+    return gc.compile([x, y], loss, _adam().minimize(loss))
 
 
 def _mlp_train(inputs: Inputs, threads: int) -> Call:
@@ -78,6 +77,102 @@ def _mlp_train(inputs: Inputs, threads: int) -> Call:
     return Call(run, lambda: np.array([float(run()) for _ in range(CHECKED_STEPS)]))
 
 
+def _adam() -> optim.Adam:
+    return optim.Adam(lr=ADAM["lr"], betas=(ADAM["beta1"], ADAM["beta2"]), eps=ADAM["eps"])
+
+
+def _loaded(layer: nn.Module, inputs: Inputs, **names: str) -> nn.Module:
+    """``layer`` with its parameters taken from ``inputs``, by the names that they have there."""
+    layer.load_state_dict({own: inputs[name] for own, name in names.items()})
+    return layer
+
+
+def _trained(inputs: Inputs, x: Any, y: Any, loss: Any) -> Call:
+    step = gc.compile([x, y], loss, _adam().minimize(loss))
+    run = lambda: step(inputs["x"], inputs["y"])  # noqa: E731
+    return Call(run, lambda: np.array([float(run()) for _ in range(CHECKED_STEPS)]))
+
+
+def _cnn_train(inputs: Inputs, threads: int) -> Call:
+    x, y = (gc.observed(n, inputs[n].shape, inputs[n].dtype) for n in "xy")
+    net: nn.Module = nn.Sequential()
+    for i in range(4):
+        outer, inner = inputs[f"c{i}"].shape[:2]
+        layer = nn.Conv2d(inner, outer, 3, padding=1)
+        net = net >> _loaded(layer, inputs, weight=f"c{i}", bias=f"d{i}") >> nn.ReLU()
+        if i % 2:
+            net = net >> nn.MaxPool2d(2)
+    net = net >> nn.Flatten()
+    for i in range(2):
+        outer, inner = inputs[f"w{i}"].shape
+        net = net >> _loaded(nn.Linear(inner, outer), inputs, weight=f"w{i}", bias=f"b{i}")
+        if i == 0:
+            net = net >> nn.ReLU()
+    return _trained(inputs, x, y, nn.CrossEntropyLoss()(net(x), y))
+
+
+def _lstm_train(inputs: Inputs, threads: int) -> Call:
+    """A plain scan over the steps; the cell is written out."""
+    x, y = (gc.observed(n, inputs[n].shape, inputs[n].dtype) for n in "xy")
+    letters, width = inputs["embedding"].shape
+    embedding = _loaded(nn.Embedding(letters, width), inputs, weight="embedding")
+    into = _loaded(nn.Linear(width, 4 * width), inputs, weight="w_ih", bias="b_ih")
+    back = _loaded(nn.Linear(width, 4 * width), inputs, weight="w_hh", bias="b_hh")
+    head = _loaded(nn.Linear(width, letters), inputs, weight="w", bias="b")
+
+    def cell(carry: Any, given: gc.Value) -> Any:
+        h, c = carry
+        i, f, g, o = gc.ops.split(into(given) + back(h), 4, axis=-1)
+        c = gc.ops.sigmoid(f) * c + gc.ops.sigmoid(i) * gc.ops.tanh(g)
+        h = gc.ops.sigmoid(o) * gc.ops.tanh(c)
+        return (h, c), h
+
+    zero = gc.ops.zeros((x.shape[1], width))
+    _, hidden = gc.scan(cell, (zero, zero), embedding(x))
+    logits = head(hidden).reshape(-1, letters)
+    return _trained(inputs, x, y, nn.CrossEntropyLoss()(logits, y.reshape(-1)))
+
+
+class EncoderLayer(nn.Module):
+    """Attention and two linear layers, each added to its input and normalized."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        for name in ("q", "k", "v", "o", "up", "down"):
+            outer, inner = inputs[f"w_{name}"].shape
+            linear = nn.Linear(inner, outer)
+            setattr(self, name, _loaded(linear, inputs, weight=f"w_{name}", bias=f"b_{name}"))
+        for n in (1, 2):
+            norm = nn.LayerNorm(len(inputs[f"g_{n}"]))
+            setattr(self, f"norm{n}", _loaded(norm, inputs, weight=f"g_{n}", bias=f"s_{n}"))
+
+    def forward(self, x: gc.Value) -> gc.Value:
+        h = self.norm1(x + self.o(self.attention(x)))
+        return self.norm2(h + self.down(nn.functional.gelu(self.up(h))))
+
+    def attention(self, x: gc.Value) -> gc.Value:
+        batch, length, width = x.shape
+
+        def split(v: gc.Value) -> gc.Value:
+            return v.reshape(batch, length, width // HEAD, HEAD).permute(0, 2, 1, 3)
+
+        q, k, v = split(self.q(x)), split(self.k(x)), split(self.v(x))
+        scores = (q @ k.permute(0, 1, 3, 2)) * HEAD**-0.5
+        mixed = gc.ops.softmax(scores, -1) @ v
+        return mixed.permute(0, 2, 1, 3).reshape(batch, length, width)
+
+
+def _layer_forward(inputs: Inputs, threads: int) -> Call:
+    x = gc.observed("x", inputs["x"].shape)
+    executable = gc.compile([x], EncoderLayer(inputs)(x))
+    run = lambda: executable(inputs["x"])  # noqa: E731
+    return Call(run, last_result(run))
+
+
+def _layer_train(inputs: Inputs, threads: int) -> Call:
+    x, y = (gc.observed(n, inputs[n].shape) for n in "xy")
+    return _trained(inputs, x, y, nn.MSELoss()(EncoderLayer(inputs)(x), y))
+
+
 BUILDERS = {
     "matmul": _matmul,
     "softmax": _softmax,
@@ -85,4 +180,8 @@ BUILDERS = {
     "chain": _chain,
     "conv": _conv,
     "mlp_train": _mlp_train,
+    "cnn_train": _cnn_train,
+    "lstm_train": _lstm_train,
+    "layer_forward": _layer_forward,
+    "layer_train": _layer_train,
 }

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from benchmarks.peers import Call
-from benchmarks.settings import ADAM, CHECKED_STEPS
+from benchmarks.settings import ADAM, CHECKED_STEPS, HEAD
 
 Inputs = dict[str, NDArray[Any]]
 COMPILE = os.environ.get("BENCHMARK_MODE") == "compile"
@@ -75,21 +75,15 @@ def _conv(inputs: Inputs, threads: int) -> Call:
     return _call(lambda x, w: F.conv2d(x, w, padding=1), x, weight)
 
 
-def _mlp_train(inputs: Inputs, threads: int) -> Call:
-    torch.set_num_threads(threads)
-    x, y = torch.from_numpy(inputs["x"]), torch.from_numpy(inputs["y"])
-    layers = [
-        torch.nn.Linear(784, 512),
-        torch.nn.ReLU(),
-        torch.nn.Linear(512, 512),
-        torch.nn.ReLU(),
-        torch.nn.Linear(512, 10),
-    ]
-    net = torch.nn.Sequential(*layers)
-    with torch.no_grad():
-        for i, layer in enumerate(layers[::2]):
-            layer.weight.copy_(torch.from_numpy(inputs[f"w{i}"]))  # type: ignore[operator]
-            layer.bias.copy_(torch.from_numpy(inputs[f"b{i}"]))  # type: ignore[operator]
+def _filled(layer: torch.nn.Module, inputs: Inputs, **names: str) -> torch.nn.Module:
+    """``layer`` with its parameters taken from ``inputs``, by the names that they have there."""
+    state = {own: torch.from_numpy(inputs[name]) for own, name in names.items()}
+    layer.load_state_dict(state)
+    return layer
+
+
+def _trained(net: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> Call:
+    """Steps of fused Adam on one batch."""
     optimizer = torch.optim.Adam(
         net.parameters(), lr=ADAM["lr"], betas=(ADAM["beta1"], ADAM["beta2"]), eps=ADAM["eps"],
         fused=True,
@@ -97,13 +91,95 @@ def _mlp_train(inputs: Inputs, threads: int) -> Call:
 
     def step() -> torch.Tensor:
         optimizer.zero_grad()
-        loss = F.cross_entropy(net(x), y)
-        loss.backward()
+        value = loss()
+        value.backward()
         optimizer.step()
-        return loss.detach()
+        return value.detach()
 
     run = torch.compile(step) if COMPILE else step
     return Call(run, lambda: np.array([run().item() for _ in range(CHECKED_STEPS)]))
+
+
+def _linear(inputs: Inputs, weight: str, bias: str) -> torch.nn.Module:
+    outer, inner = inputs[weight].shape
+    return _filled(torch.nn.Linear(inner, outer), inputs, weight=weight, bias=bias)
+
+
+def _mlp_train(inputs: Inputs, threads: int) -> Call:
+    torch.set_num_threads(threads)
+    x, y = torch.from_numpy(inputs["x"]), torch.from_numpy(inputs["y"])
+    layers = [_linear(inputs, f"w{i}", f"b{i}") for i in range(3)]
+    relu = torch.nn.ReLU()
+    net = torch.nn.Sequential(layers[0], relu, layers[1], relu, layers[2])
+    return _trained(net, lambda: F.cross_entropy(net(x), y))
+
+
+def _cnn_train(inputs: Inputs, threads: int) -> Call:
+    torch.set_num_threads(threads)
+    x, y = torch.from_numpy(inputs["x"]), torch.from_numpy(inputs["y"])
+    layers: list[torch.nn.Module] = []
+    for i in range(4):
+        outer, inner = inputs[f"c{i}"].shape[:2]
+        conv = torch.nn.Conv2d(inner, outer, 3, padding=1)
+        layers += [_filled(conv, inputs, weight=f"c{i}", bias=f"d{i}"), torch.nn.ReLU()]
+        layers += [torch.nn.MaxPool2d(2)] if i % 2 else []
+    layers += [torch.nn.Flatten(), _linear(inputs, "w0", "b0"), torch.nn.ReLU()]
+    net = torch.nn.Sequential(*layers, _linear(inputs, "w1", "b1"))
+    return _trained(net, lambda: F.cross_entropy(net(x), y))
+
+
+class _Letters(torch.nn.Module):
+    """An embedding, torch's own LSTM, a linear layer."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        super().__init__()
+        letters, width = inputs["embedding"].shape
+        embedding = torch.nn.Embedding(letters, width)
+        self.embedding = _filled(embedding, inputs, weight="embedding")
+        names = {f"weight_{n}_l0": f"w_{n}" for n in ("ih", "hh")}
+        names |= {f"bias_{n}_l0": f"b_{n}" for n in ("ih", "hh")}
+        self.lstm = _filled(torch.nn.LSTM(width, width), inputs, **names)
+        self.head = _linear(inputs, "w", "b")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden, _ = self.lstm(self.embedding(x))
+        logits: torch.Tensor = self.head(hidden)
+        return logits.reshape(-1, logits.shape[-1])
+
+
+def _lstm_train(inputs: Inputs, threads: int) -> Call:
+    torch.set_num_threads(threads)
+    x, y = torch.from_numpy(inputs["x"]), torch.from_numpy(inputs["y"]).reshape(-1)
+    net = _Letters(inputs)
+    return _trained(net, lambda: F.cross_entropy(net(x), y))
+
+
+def _encoder_layer(inputs: Inputs) -> torch.nn.Module:
+    width = len(inputs["w_q"])
+    layer = torch.nn.TransformerEncoderLayer(
+        width, width // HEAD, 4 * width, dropout=0.0, activation="gelu", batch_first=True
+    )
+    joined = dict(inputs)
+    for kind in "wb":
+        joined[f"{kind}_in"] = np.concatenate([inputs[f"{kind}_{name}"] for name in "qkv"])
+    names = {"self_attn.in_proj_weight": "w_in", "self_attn.in_proj_bias": "b_in"}
+    for own, name in (("self_attn.out_proj", "o"), ("linear1", "up"), ("linear2", "down")):
+        names |= {f"{own}.weight": f"w_{name}", f"{own}.bias": f"b_{name}"}
+    for n in (1, 2):
+        names |= {f"norm{n}.weight": f"g_{n}", f"norm{n}.bias": f"s_{n}"}
+    return _filled(layer, joined, **names)
+
+
+def _layer_forward(inputs: Inputs, threads: int) -> Call:
+    torch.set_num_threads(threads)
+    return _call(_encoder_layer(inputs).eval(), torch.from_numpy(inputs["x"]))
+
+
+def _layer_train(inputs: Inputs, threads: int) -> Call:
+    torch.set_num_threads(threads)
+    x, y = torch.from_numpy(inputs["x"]), torch.from_numpy(inputs["y"])
+    layer = _encoder_layer(inputs)
+    return _trained(layer, lambda: F.mse_loss(layer(x), y))
 
 
 BUILDERS = {
@@ -113,4 +189,8 @@ BUILDERS = {
     "chain": _chain,
     "conv": _conv,
     "mlp_train": _mlp_train,
+    "cnn_train": _cnn_train,
+    "lstm_train": _lstm_train,
+    "layer_forward": _layer_forward,
+    "layer_train": _layer_train,
 }

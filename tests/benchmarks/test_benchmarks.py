@@ -7,11 +7,19 @@ import pytest
 
 pytest.importorskip("scipy", reason="the benchmarks' references need SciPy")
 
-from benchmarks.peers import PEERS
+from benchmarks.networks import Gradients, cnn_gradients, layer_gradients, lstm_gradients
+from benchmarks.peers import PEERS, graphc_peer
 from benchmarks.protocol import MissingError, Plan, Process, Times, measure, ratio
 from benchmarks.report import speed_table
 from benchmarks.settings import ADAM
-from benchmarks.workloads import WORKLOADS, train_reference
+from benchmarks.workloads import (
+    WORKLOADS,
+    Workload,
+    cnn_workload,
+    layer_workload,
+    lstm_workload,
+    train_reference,
+)
 
 QUICK = Plan(rounds=2, seconds=0.001, threads=1, patience=0.0)
 
@@ -74,6 +82,72 @@ def test_train_reference_agrees_with_torch() -> None:
         adam.step()
         losses.append(loss.item())
     np.testing.assert_allclose(train_reference(inputs), losses, rtol=1e-9)
+
+
+#: the networks' rows at sizes that take no time, no two of them equal
+SMALL: dict[str, Workload] = {
+    w.kind: w
+    for w in (
+        cnn_workload(batch=4, size=8, channels=(3, 4, 6, 5, 7), hidden=11),
+        lstm_workload(steps=5, batch=3, letters=7, width=12),
+        layer_workload(train=False, batch=2, length=9, width=128),
+        layer_workload(train=True, batch=2, length=9, width=128),
+    )
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "gradients"),
+    [
+        ("cnn_train", cnn_gradients),
+        ("lstm_train", lstm_gradients),
+        ("layer_train", layer_gradients),
+    ],
+)
+def test_gradients_of_references_agree_with_differences(name: str, gradients: Gradients) -> None:
+    """Along a random direction of each parameter, in float64."""
+    inputs = SMALL[name].draw()
+    generator = np.random.default_rng(0)
+    parameters = {n: a.astype(np.float64) for n, a in inputs.items() if n not in ("x", "y")}
+    _, found = gradients(inputs, parameters)
+    assert set(found) == set(parameters)
+    for changed, p in parameters.items():
+        direction = generator.standard_normal(p.shape) * 1e-6
+        ahead, _ = gradients(inputs, parameters | {changed: p + direction})
+        behind, _ = gradients(inputs, parameters | {changed: p - direction})
+        expected = (ahead - behind) / 2
+        assert (found[changed] * direction).sum() == pytest.approx(expected, rel=1e-5, abs=1e-13)
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_graphc_computes_what_the_references_of_networks_do(kind: str) -> None:
+    workload = SMALL[kind]
+    expected = workload.reference(workload.draw())
+    got = graphc_peer.BUILDERS[kind](workload.draw(), 1).result()
+    assert got.shape == expected.shape
+    assert np.abs(got - expected).max() <= workload.tolerance * np.abs(expected).max()
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("kind", SMALL)
+def test_torch_computes_what_the_references_of_networks_do(kind: str) -> None:
+    from benchmarks.peers import torch_peer
+
+    workload = SMALL[kind]
+    expected = workload.reference(workload.draw())
+    got = torch_peer.BUILDERS[kind](workload.draw(), 1).result()
+    assert np.abs(got - expected).max() <= workload.tolerance * np.abs(expected).max()
+
+
+def test_networks_say_their_operations() -> None:
+    """Forward products three times, without the gradient towards the first one's input."""
+    assert WORKLOADS["lstm-train"].flops == 6 * 64 * 32 * (2 * 256 * 1024 + 256 * 65)
+    forward = 9 * 1024 * (3 * 32 + 32 * 32) + 9 * 256 * (32 * 64 + 64 * 64) + 4096 * 256 + 2560
+    assert WORKLOADS["cnn-train-64"].flops == 2 * 64 * (3 * forward - 9 * 1024 * 3 * 32)
+    tokens, width = 8 * 128, 768
+    products = tokens * (12 * width * width + 2 * 128 * width)
+    assert WORKLOADS["layer-forward"].flops == 2 * products
+    assert WORKLOADS["layer-train"].flops == 6 * products - 6 * tokens * width * width
 
 
 def test_one_short_run_checks_times_and_prints() -> None:
