@@ -27,13 +27,25 @@ from graphc.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from graphc.nn.module import Module, PortError
 from graphc.nn.normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm
 from graphc.nn.pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
+from graphc.nn.recurrence import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
+from graphc.nn.seq2seq import (
+    BahdanauAttention,
+    LuongAttention,
+    free_running,
+    scheduled_sampling,
+    teacher_forcing,
+)
 
 __all__ = [
     "GELU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
     "BCEWithLogitsLoss",
+    "BahdanauAttention",
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
@@ -47,11 +59,14 @@ __all__ = [
     "Dropout",
     "Embedding",
     "Flatten",
+    "GRUCell",
     "GroupNorm",
+    "LSTMCell",
     "Lambda",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "LuongAttention",
     "MSELoss",
     "MaxPool1d",
     "MaxPool2d",
@@ -59,6 +74,7 @@ __all__ = [
     "Module",
     "Parallel",
     "PortError",
+    "RNNCell",
     "ReLU",
     "Residual",
     "Sequential",
@@ -66,6 +82,9 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Tanh",
+    "free_running",
     "functional",
     "init",
+    "scheduled_sampling",
+    "teacher_forcing",
 ]

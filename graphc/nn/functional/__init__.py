@@ -27,9 +27,11 @@ from graphc.nn.functional.pooling import (
     max_pool2d,
     max_pool3d,
 )
+from graphc.nn.functional.recurrence import attend, gru_cell, lstm_cell, rnn_cell
 from graphc.ops import log_softmax, relu, sigmoid, softmax, tanh
 
 __all__ = [
+    "attend",
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
@@ -46,15 +48,18 @@ __all__ = [
     "embedding",
     "gelu",
     "group_norm",
+    "gru_cell",
     "layer_norm",
     "leaky_relu",
     "linear",
     "log_softmax",
+    "lstm_cell",
     "max_pool1d",
     "max_pool2d",
     "max_pool3d",
     "mse_loss",
     "relu",
+    "rnn_cell",
     "sigmoid",
     "silu",
     "softmax",
