@@ -13,14 +13,24 @@ __all__ = [
     "folded",
     "folding_dependencies",
     "plus",
+    "rounds",
 ]
 
+#: monoids that pick one of their elements: the same one in any order
+_PICKING = {"max", "min", "any", "all", "argmax", "argmin"}
 #: a comparison, seen from its right side
 MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 
 def folded(folding: Folding) -> tuple[Term, ...]:
     return (folding.a, folding.b) if isinstance(folding, Contract) else folding.args
+
+
+def rounds(folding: Folding) -> bool:
+    """Whether the order in which elements are folded shows in the result."""
+    if isinstance(folding, Reduction) and folding.monoid in _PICKING:
+        return False
+    return any(t.dtype.is_float for t in (folding, *folded(folding)))
 
 
 def conjuncts(pred: Term) -> list[Term]:

@@ -1,10 +1,21 @@
-"""The builder of nests: each value in the outermost loop in which all its axes are open."""
+"""The builder of nests: each value in the outermost loop in which all its axes are open.
+
+A reduction that is needed in two places whose loops bind its axes anew is folded in both. Where the
+places differ (one runs in lanes, one point by point) the sums would round differently, and a value
+would not equal itself::
+
+    m = scan max s over j        for j: s in lanes over k
+    store hit[j] = s == m[j]     for j in lanes: s point by point
+
+So such a reduction is found by a first building, and folded element by element in a second one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import field
+from typing import Any
 
 from graphc.errors import KernelError
 from graphc.kernel.monoids import MONOIDS
@@ -32,6 +43,7 @@ from graphc.nest.analysis import (
     folded,
     folding_dependencies,
     plus,
+    rounds,
 )
 from graphc.nest.indices import affine
 from graphc.nest.steps import (
@@ -67,18 +79,29 @@ class _Scope:
     kept: dict[Term, Buffer] = field(default_factory=dict)
     filled_by: dict[Term, tuple[_Scope, ...]] = field(default_factory=dict)
     is_open: bool = True
+    #: how its points are grouped: tile, whether in lanes, where it starts and stops
+    shape: tuple[Any, ...] = ()
 
 
 def build_nest(kernel: Kernel, tiling: Tiling) -> Nest:
     """The loop nest of a kernel under a tiling. KernelError where the tiling does not fit the
     kernel.
     """
-    return _Builder(kernel, tiling).build()
+    plain = frozenset[Folding]()
+    while True:
+        builder = _Builder(kernel, tiling, plain)
+        nest = builder.build()
+        if not (differing := builder.differing()):
+            return nest
+        plain |= differing
 
 
 class _Builder:
-    def __init__(self, kernel: Kernel, tiling: Tiling) -> None:
-        self.kernel, self.tiling = kernel, tiling
+    """``plain`` are reductions that are folded element by element, each in a trip of its own."""
+
+    def __init__(self, kernel: Kernel, tiling: Tiling, plain: frozenset[Folding]) -> None:
+        self.kernel, self.tiling, self.plain = kernel, tiling, plain
+        self.ways: dict[Folding, set[tuple[Any, ...]]] = {}
         self.names = {term: name for name, term in kernel.definitions}
         self.scopes = [_Scope(None), _Scope(None)]  # prologue, block
         self.buffers: list[Buffer] = []
@@ -177,7 +200,9 @@ class _Builder:
             if vector:
                 self.vector_open = axis
             opened.append((axis, vector))
-            self.scopes.append(_Scope(axis))
+            tile = 1 if single else self.tiling.tile.get(axis, 1)
+            shape = (axis, tile, vector, *(bounds or {}).get(axis, ()))
+            self.scopes.append(_Scope(axis, shape=shape))
         yield
         for axis, vector in reversed(opened):
             scope = self.scopes.pop()
@@ -369,11 +394,13 @@ class _Builder:
                         self.demand_index((bound,))
             held = self.held_states(members)
             over = tuple(self.sorted(folding.over))
-            lanes = None if held else self.lane_axis(members, over)
+            one_by_one = bool(held) or folding in self.plain
+            lanes = None if one_by_one else self.lane_axis(members, over)
             trip = Pass(members, over, rest, lanes, held)
+            self.note_way(trip, tuple(bounds))
             self.emit(Begin(trip))
             with self.nested(
-                over, bounds=bounds, passes=(trip,), lanes=lanes is not None, single=bool(held)
+                over, bounds=bounds, passes=(trip,), lanes=lanes is not None, single=one_by_one
             ):
                 self.trips_open += 1
                 self.update(trip)
@@ -387,6 +414,21 @@ class _Builder:
                         scope.kept[result] = held[member, n]
                     else:
                         scope.known.add(result)
+
+    def note_way(self, trip: Pass, bounded: tuple[str, ...]) -> None:
+        """Note in which order a trip folds its members, as far as another place could differ."""
+        axes = frozenset[str]().union(*(m.axes for m in trip.members))
+        shapes = tuple(s.shape for s in self.scopes if s.axis in axes)
+        way = (trip.members, trip.lanes, bool(trip.held), bounded, shapes)
+        for member in trip.members:
+            self.ways.setdefault(member, set()).add(way)
+
+    def differing(self) -> frozenset[Folding]:
+        """The reductions that were folded in several ways, and would round in as many."""
+        return frozenset(
+            f for f, ways in self.ways.items()
+            if len(ways) > 1 and f not in self.plain and rounds(f)
+        )
 
     def lane_axis(self, members: tuple[Folding, ...], over: tuple[str, ...]) -> str | None:
         """The axis of a pass that runs in lanes; none where another one does, or where the order
@@ -426,9 +468,10 @@ class _Builder:
         them.
         """
         members: list[Folding] = [folding]
-        for other in self.foldings:
+        for other in self.foldings if folding not in self.plain else ():
             if (
                 other is folding
+                or other in self.plain
                 or set(other.over) != set(folding.over)
                 or other.where is not folding.where
             ):

@@ -9,6 +9,8 @@ from tests.ops.random_programs import check, describe
 ORDINARY = 300
 SWEEP = 5000
 _CHUNK = 100
+#: seeds that found faults
+FOUND = (3530,)
 
 
 def _checked(seed: int) -> bool:
@@ -23,6 +25,11 @@ def test_random_programs(first: int) -> None:
     """Ten a test: some have kinks, but never most of them."""
     smooth = [_checked(seed) for seed in range(first, first + 10)]
     assert sum(smooth) >= 5
+
+
+@pytest.mark.parametrize("seed", FOUND)
+def test_programs_that_found_faults(seed: int) -> None:
+    assert _checked(seed)
 
 
 @pytest.mark.slow
