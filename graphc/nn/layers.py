@@ -1,4 +1,4 @@
-"""Layers: affine maps, embeddings, dropout, activations. Names and layouts are PyTorch's."""
+"""Layers: affine maps, embeddings, dropout. Names and layouts are PyTorch's."""
 
 from __future__ import annotations
 
@@ -20,19 +20,7 @@ from graphc.philox import Key
 from graphc.source import here
 from graphc.types import DType, float32
 
-__all__ = [
-    "GELU",
-    "Dropout",
-    "Embedding",
-    "Flatten",
-    "LeakyReLU",
-    "Linear",
-    "ReLU",
-    "SiLU",
-    "Sigmoid",
-    "Softmax",
-    "Tanh",
-]
+__all__ = ["Dropout", "Embedding", "Flatten", "Linear"]
 
 
 class Linear(Module):
@@ -156,68 +144,3 @@ class Dropout(Module):
 
     def _describe(self) -> str:
         return f"p={self.p}"
-
-
-class ReLU(Module):
-    """max(x, 0)."""
-
-    def forward(self, x: Value) -> Value:
-        """The same shape."""
-        return functional.relu(x)
-
-
-class LeakyReLU(Module):
-    """x where positive, else ``negative_slope * x``."""
-
-    def __init__(self, negative_slope: float = 0.01) -> None:
-        self.negative_slope = negative_slope
-
-    def forward(self, x: Value) -> Value:
-        """The same shape."""
-        return functional.leaky_relu(x, self.negative_slope)
-
-
-class Tanh(Module):
-    """Hyperbolic tangent."""
-
-    def forward(self, x: Value) -> Value:
-        """The same shape."""
-        return functional.tanh(x)
-
-
-class Sigmoid(Module):
-    """1 / (1 + exp(-x))."""
-
-    def forward(self, x: Value) -> Value:
-        """The same shape."""
-        return functional.sigmoid(x)
-
-
-class GELU(Module):
-    """x times the normal distribution function at x; ``approximate`` "none" or "tanh"."""
-
-    def __init__(self, approximate: str = "none") -> None:
-        self.approximate = approximate
-
-    def forward(self, x: Value) -> Value:
-        """The same shape."""
-        return functional.gelu(x, self.approximate)
-
-
-class SiLU(Module):
-    """x times sigmoid(x)."""
-
-    def forward(self, x: Value) -> Value:
-        """The same shape."""
-        return functional.silu(x)
-
-
-class Softmax(Module):
-    """exp(x) normalized to sum 1 along ``dim``."""
-
-    def __init__(self, dim: int = -1) -> None:
-        self.dim = dim
-
-    def forward(self, x: Value) -> Value:
-        """The same shape."""
-        return functional.softmax(x, self.dim)

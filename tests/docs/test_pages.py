@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/TOUR.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/TOUR.md", "docs/BLOCKS.md")
 
 #: written by a benchmark run, not by a person
 MEASURED = ("benchmarks/RESULTS.md",)

@@ -1,0 +1,1 @@
+"""Every block beside its PyTorch counterpart, from tables of samples."""

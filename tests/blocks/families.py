@@ -1,0 +1,10 @@
+"""The tables by family: what the tests run and docs/BLOCKS.md lists."""
+
+from __future__ import annotations
+
+from tests.blocks.activations import ACTIVATIONS
+from tests.blocks.sample import Block
+
+FAMILIES: dict[str, list[Block]] = {
+    "Activations": ACTIVATIONS,
+}
