@@ -45,6 +45,7 @@ from graphc.errors import (
 )
 from graphc.graph import Graph, Value
 from graphc.handwritten import kernel
+from graphc.mixed_precision import autocast
 from graphc.nn.remat import remat
 from graphc.random import Rng, manual_seed
 from graphc.text_parser import parse_graph
@@ -109,6 +110,7 @@ __all__ = [
     "Value",
     "VerifyError",
     "attach_updates",
+    "autocast",
     "bfloat16",
     "bool",
     "by_mode",

@@ -4,16 +4,18 @@ read.
 ::
 
     spec   := [axis:extent, .. ; axis:extent, ..](a[index, ..], b[index, ..])
-              [where condition, ..] [in dtype]
+              [where condition, ..] [of dtype] [in dtype]
     index  := axes, ints, + - *int //int %int (floor)
     condition := index % int == 0  |  0 <= index < extent
 
     out[axes] = sum over reduced axes of a[a_index] * b[b_index], where all conditions hold
 
-An index outside of its operand reads 0: that is how padding is said. Matmul is ``[m:64,n:96;
-k:80](a[m,k], b[k,n])``, a convolution of stride 2 ``[n:8,o:16,y:7; c:4,p:3](a[n,c,2*y+p-1],
-b[o,c,p])``, and its two gradients, transposed and grouped forms are contractions again:
-``transpose`` (in ``graphc.ops.contract``) solves the indices for them.
+``of bf16`` rounds float32 operands to that before they are multiplied; sums and the result are
+float32. An index outside of its operand reads 0: that is how padding is said. Matmul is
+``[m:64,n:96; k:80](a[m,k], b[k,n])``, a convolution of stride 2
+``[n:8,o:16,y:7; c:4,p:3](a[n,c,2*y+p-1], b[o,c,p])``, and its two gradients,
+transposed and grouped forms are contractions again: ``transpose`` (in ``graphc.ops.contract``)
+solves the indices for them.
 """
 
 from __future__ import annotations
@@ -228,7 +230,9 @@ Axes = tuple[tuple[str, Extent], ...]
 
 @dataclass(frozen=True)
 class ContractSpec:
-    """See the module. ``accumulate`` None: f32 for floats up to that, else the operands' own."""
+    """See the module. ``accumulate`` None: f32 for floats up to that, else the operands' own.
+    ``rounded`` is what float32 operands are rounded to.
+    """
 
     axes: Axes
     reduced: Axes
@@ -236,6 +240,7 @@ class ContractSpec:
     b_index: tuple[Affine, ...]
     where: tuple[Condition, ...] = ()
     accumulate: DType | None = None
+    rounded: DType | None = None
 
     @cached_property
     def extents(self) -> dict[str, Extent]:
@@ -280,6 +285,7 @@ class ContractSpec:
         text = f"[{axes}; {reduced}](a[{listed(self.a_index)}], b[{listed(self.b_index)}])"
         if self.where:
             text += f" where {', '.join(map(str, self.where))}"
+        text += f" of {self.rounded}" if self.rounded else ""
         return text + (f" in {self.accumulate}" if self.accumulate else "")
 
     __repr__ = __str__

@@ -6,7 +6,7 @@ outputs need, computed by ``compile``, ``draw`` and the transforms when they are
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -41,6 +41,7 @@ __all__ = [
     "observed",
     "parameter",
     "pinned_mode",
+    "rewritten",
     "state",
     "stop_gradient",
     "substitute",
@@ -326,10 +327,23 @@ def substitute(structure: Any, replacements: Mapping[Value, Any]) -> Any:
     True
     """
     mapping = {old: _replacement(old, new) for old, new in replacements.items()}
+    return rewritten(structure, mapping, lambda node: node.attrs)
+
+
+Attrs = Mapping[str, Any]
+
+
+def rewritten(
+    structure: Any, mapping: Mapping[Value, Value], attrs_of: Callable[[Node], Attrs]
+) -> Any:
+    """The same program with values replaced and each node's attrs those that ``attrs_of`` gives.
+
+    A node where nothing changes is the very same.
+    """
     values, form = tree.flatten(structure)
     replaced: dict[Value, Value] = {}
     for node in _program(values):
-        copied = _copied(node, replaced, mapping)
+        copied = _copied(node, attrs_of(node), replaced, mapping)
         for old, new in zip(node.outputs, copied, strict=True):
             if old is not new:
                 replaced[old] = new
@@ -351,7 +365,7 @@ def _program(values: Sequence[Value]) -> list[Node]:
 
 
 def _copied(
-    node: Node, replaced: Mapping[Value, Value], mapping: Mapping[Value, Value]
+    node: Node, attrs: Attrs, replaced: Mapping[Value, Value], mapping: Mapping[Value, Value]
 ) -> Sequence[Value]:
     """What stands for the results of ``node``: the very same where nothing changed."""
     inputs = tuple(replaced.get(v, v) for v in node.inputs)
@@ -361,12 +375,12 @@ def _copied(
     if node.op == "read" and inputs[0].node.op not in STATES:
         return inputs
     primal = _copied_primal(node, replaced, mapping)
-    same = primal is node.primal and all(a is b for a, b in zip(inputs, node.inputs, strict=True))
+    same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
     rest = node.outputs
-    if not same:
+    if not (same and primal is node.primal and attrs is node.attrs):
         place = node.block, node.source
         again = node.again
-        copied = Node(node.op, inputs, node.attrs, node.types, *place, primal=primal, again=again)
+        copied = Node(node.op, inputs, attrs, node.types, *place, primal=primal, again=again)
         rest = copied.outputs
     for old, new in zip(node.outputs, rest, strict=True):
         new.name = old.name

@@ -497,10 +497,12 @@ class _Parser:
             while self.at(",") and not self.names_attr_next():
                 self.advance()
                 where.append(self.condition())
-        dtype: DType | None = None
-        if self.accept("in"):
-            dtype = DTYPES[self.kind("name", "an element type")]
-        return ContractSpec(axes, reduced, a, b, tuple(where), dtype)
+        rounded = self.element_type() if self.accept("of") else None
+        dtype = self.element_type() if self.accept("in") else None
+        return ContractSpec(axes, reduced, a, b, tuple(where), dtype, rounded)
+
+    def element_type(self) -> DType:
+        return DTYPES[self.kind("name", "an element type")]
 
     def names_attr_next(self) -> bool:
         """Whether the comma leads to another attribute, ``name=``."""

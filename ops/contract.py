@@ -7,6 +7,10 @@ for the axes, which gives a contraction again::
     out[n,o,y] = sum c,p of x[n, c, 2y+p-1] w[o,c,p]
     dx[n,c,iy] = sum o,p of g[n, o, (iy+1-p)//2] w[o,c,p]   where (iy+1-p) % 2 == 0
     dw[o,c,p]  = sum n,y of g[n,o,y] x[n, c, 2y+p-1]
+
+A contraction whose operands are ``rounded`` (mixed precision) takes and gives float32, and so do
+its derivatives, whose operands are rounded too. Before lowering the roundings become casts, so that
+one serves all contractions that read it and whoever makes an operand may store it rounded.
 """
 
 from __future__ import annotations
@@ -50,7 +54,7 @@ from graphc.op import (
 from graphc.ops.lifting import who
 from graphc.ops.sizes import least, product
 from graphc.ops.transposition import transpose
-from graphc.types import DType, TensorType, float32, float64, int32, int64
+from graphc.types import DType, TensorType, bfloat16, float16, float32, float64, int32, int64
 
 Types = tuple[TensorType, ...]
 Attrs = Mapping[str, Any]
@@ -62,7 +66,9 @@ Attrs = Mapping[str, Any]
 def _contract_type(types: Types, attrs: Attrs) -> Types:
     a, b = types
     spec: ContractSpec = attrs["spec"]
-    if a.dtype != b.dtype or a.dtype.kind == "b":
+    if spec.rounded is not None:
+        _check_rounded(a, b, spec.rounded)
+    elif a.dtype != b.dtype or a.dtype.kind == "b":
         raise DTypeError(f"{who('contract')}: {a} with {b}: operands must be numbers of one dtype")
     for operand, index in ((a, spec.a_index), (b, spec.b_index)):
         if operand.ndim != len(index):
@@ -72,7 +78,14 @@ def _contract_type(types: Types, attrs: Attrs) -> Types:
     unknown = frozenset().union(*(i.axes for i in spec.indices)) - set(names)
     if len(set(names)) < len(names) or unknown:
         raise ShapeError(f"{who('contract')}: axes are unknown or named twice in {spec}")
-    return (TensorType(a.dtype, spec.shape),)
+    return (TensorType(float32 if spec.rounded else a.dtype, spec.shape),)
+
+
+def _check_rounded(a: TensorType, b: TensorType, rounded: DType) -> None:
+    if rounded not in (bfloat16, float16) or not {a.dtype, b.dtype} <= {float32, rounded}:
+        raise DTypeError(
+            f"{who('contract')}: {a} with {b} of {rounded}: f32 is rounded to bf16 or f16"
+        )
 
 
 def _check_plain(operand: TensorType, index: tuple[Affine, ...], spec: ContractSpec) -> None:
@@ -162,6 +175,8 @@ def _placed(spec: ContractSpec) -> tuple[list[Condition], list[Condition], list[
 def _contract_reference(arrays: Sequence[Array], attrs: Attrs, types: Types) -> Sequence[Array]:
     spec: ContractSpec = attrs["spec"]
     wide = accumulator_of(spec, types[0].dtype).numpy
+    if spec.rounded is not None:
+        arrays = [a.astype(spec.rounded.numpy) for a in arrays]
     on_a, on_b, rest = _placed(spec)
     a_axes = _axes_of(spec.a_index) | frozenset().union(*(c.index.axes for c in rest))
     names = list(spec.extents)
@@ -283,6 +298,10 @@ def _contract_lower(ctx: LowerContext, node: Node, inputs: Inputs, index: Index)
     a = _operand(ctx, inputs[0], node.inputs[0], spec.a_index, on_a, spec, axes)
     b = _operand(ctx, inputs[1], node.inputs[1], spec.b_index, on_b, spec, axes)
     where = build.conjunction(*(_condition_term(c, axes) for c in rest))
+    if spec.rounded is not None:
+        a, b = build.cast(a, spec.rounded), build.cast(b, spec.rounded)
+        if not over:
+            a, b = build.cast(a, dtype), build.cast(b, dtype)
     if over:
         total = build.contract(a, b, over, where, accumulator_of(spec, dtype))
         return build.cast(total, dtype)
@@ -291,6 +310,14 @@ def _contract_lower(ctx: LowerContext, node: Node, inputs: Inputs, index: Index)
     if where is None:
         return value
     return build.apply("where", where, value, build.const(0, dtype))
+
+
+def _contract_expand(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
+    rounded = node.attrs["spec"].rounded
+    if rounded is None or all(v.dtype == rounded for v in inputs):
+        return None
+    narrow = [v if v.dtype == rounded else apply("cast", v, dtype=rounded) for v in inputs]
+    return (apply("contract", *narrow, **node.attrs),)
 
 
 # ---- samples
@@ -340,6 +367,9 @@ def _contract_samples() -> tuple[Sample, ...]:
     )
     made = [Sample((tensor(a), tensor(b)), {"spec": spec}) for spec, a, b in cases]
     made.append(Sample((tensor((3, 5), int64), tensor((5, 4), int64)), {"spec": matmul}))
+    for dtype in (bfloat16, float16):  # what they round to is no smooth function
+        attrs = {"spec": replace(matmul, rounded=dtype)}
+        made.append(Sample((tensor((3, 5)), tensor((5, 4))), attrs, differentiable=False))
     return tuple(made)
 
 
@@ -352,6 +382,10 @@ def _contract_errors() -> tuple[ErrorSample, ...]:
         ErrorSample((tensor((3,)), tensor((5, 4))), matmul, ShapeError, "is read at 2"),
         ErrorSample((tensor((3, 5)), tensor((5, 4), int64)), matmul, DTypeError, "one dtype"),
         ErrorSample((tensor((3, 5)), tensor((5, 4))), unknown, ShapeError, "unknown"),
+        ErrorSample(
+            (tensor((3, 5), float64), tensor((5, 4), float64)),
+            {"spec": replace(matmul["spec"], rounded=bfloat16)}, DTypeError, "of bf16",
+        ),
     )
 
 
@@ -384,5 +418,6 @@ register(
         _contract_samples(),
         _contract_errors(),
         batch=_contract_batch,
+        expand=_contract_expand,
     )
 )

@@ -124,7 +124,8 @@ def transpose(spec: ContractSpec, shape: Shape) -> ContractSpec:
     cotangent_index = tuple(axis(n).substitute(found.values) for n, _ in spec.axes)
     other_index = tuple(i.substitute(found.values) for i in spec.b_index)
     out = ContractSpec(
-        tuple(new), (*reduced, *found.fresh), cotangent_index, other_index, (), spec.accumulate
+        tuple(new), (*reduced, *found.fresh), cotangent_index, other_index, (), spec.accumulate,
+        spec.rounded,
     )
     return replace(out, where=_needed(out, [*old, *found.where], spec))
 

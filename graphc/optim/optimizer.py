@@ -26,7 +26,7 @@ from graphc.state import StateCell, prepare_cells
 from graphc.types import TensorType, float64, int64
 from graphc.updates import Updates
 
-__all__ = ["LearningRate", "Moment", "Optimizer", "Rule"]
+__all__ = ["LearningRate", "Moment", "Optimizer", "Rule", "slopes_of"]
 
 #: a number, a function of the step, or a scalar Value
 LearningRate = float | Callable[[Value], Value] | Value
@@ -116,19 +116,7 @@ class Optimizer:
         ``wrt`` is a parameter, a structure of them or a Module; by default every parameter that a
         differentiable path joins to the cost.
         """
-        if wrt is not None:
-            parameters = tree.leaves(wrt)
-            return self.updates(parameters, grad(cost, parameters))
-        reached = [n.outputs[0] for n in ancestors([cost]) if n.op == "parameter"]
-        pairs = zip(reached, gradients(cost, reached), strict=True)
-        joined = [(p, g) for p, g in pairs if g is not None]
-        if not joined:
-            raise GradError(
-                f"{self._name}.minimize: {cost!r} depends on no parameter; "
-                "name what to change: minimize(cost, wrt=...)",
-                here(),
-            )
-        return self.updates([p for p, _ in joined], [g for _, g in joined])
+        return self.updates(*slopes_of(self._name, cost, wrt))
 
     def updates(self, parameters: Any, gradients: Any) -> Updates:
         """One step along gradients that the caller made (clipped, accumulated): the new values.
@@ -289,6 +277,25 @@ class Optimizer:
         dtype = target.dtype
         lr = rate(counter) if callable(rate) else rate
         return Moment(t=self._next[counter].astype(dtype), lr=lr.astype(dtype), first=counter == 0)
+
+
+def slopes_of(who: str, cost: Value, wrt: Any) -> tuple[list[Value], list[Value]]:
+    """The parameters that ``wrt`` names, or all that a differentiable path joins to the cost, and
+    its gradients by them.
+    """
+    if wrt is not None:
+        parameters = tree.leaves(wrt)
+        return parameters, list(grad(cost, parameters))
+    reached = [n.outputs[0] for n in ancestors([cost]) if n.op == "parameter"]
+    pairs = zip(reached, gradients(cost, reached), strict=True)
+    joined = [(p, g) for p, g in pairs if g is not None]
+    if not joined:
+        raise GradError(
+            f"{who}.minimize: {cost!r} depends on no parameter; "
+            "name what to change: minimize(cost, wrt=...)",
+            here(),
+        )
+    return [p for p, _ in joined], [g for _, g in joined]
 
 
 def _rate(name: str, lr: LearningRate) -> Callable[[Value], Value] | Value:
