@@ -2,8 +2,11 @@
 
 from graphc.nn import (
     activations,
+    attention,
+    cloning,
     containers,
     convolutions,
+    embeddings,
     functional,
     init,
     layers,
@@ -12,10 +15,14 @@ from graphc.nn import (
     pooling,
     recurrence,
     seq2seq,
+    transformers,
 )
 from graphc.nn.activations import *
+from graphc.nn.attention import *
+from graphc.nn.cloning import *
 from graphc.nn.containers import *
 from graphc.nn.convolutions import *
+from graphc.nn.embeddings import *
 from graphc.nn.layers import *
 from graphc.nn.losses import *
 from graphc.nn.module import Module, PortError
@@ -23,6 +30,7 @@ from graphc.nn.normalization import *
 from graphc.nn.pooling import *
 from graphc.nn.recurrence import *
 from graphc.nn.seq2seq import *
+from graphc.nn.transformers import *
 
 __all__ = [
     "Module",
@@ -30,12 +38,16 @@ __all__ = [
     "functional",
     "init",
     *activations.__all__,
+    *attention.__all__,
+    *cloning.__all__,
     *containers.__all__,
     *convolutions.__all__,
+    *embeddings.__all__,
     *layers.__all__,
     *losses.__all__,
     *normalization.__all__,
     *pooling.__all__,
     *recurrence.__all__,
     *seq2seq.__all__,
+    *transformers.__all__,
 ]

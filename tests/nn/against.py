@@ -78,7 +78,10 @@ def _reference(case: Case, dtype: str) -> list[list[Array]]:
         tensor = torch.tensor(array)
         inputs.append(tensor.to(kind).requires_grad_() if array.dtype.kind == "f" else tensor)
     call = case.their_call or case.call
-    outs = [v for v in _tensors(call(theirs, *inputs)) if v is not None]
+    # the only one of PyTorch's attentions whose derivatives have derivatives
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        made = call(theirs, *inputs)
+    outs = [v for v in _tensors(made) if v is not None]
     wrt = [v for v in inputs if v.requires_grad] + list(theirs.parameters())
     smooth = [v for v in outs if v.is_floating_point()]
     cost = sum((v * torch.tensor(_weights(v.shape), dtype=kind)).sum() for v in smooth)
@@ -131,3 +134,19 @@ def agree_natively(cases: Sequence[Case], mode: str = "train") -> None:
     got = gc.compile(inputs, results, mode=mode)(*given)
     for case, found in zip(cases, got, strict=True):
         _compare(case, found, _reference(case, "float32"), 2e-4, 2e-5)
+
+
+def functional_case(
+    ours: Callable[..., Any], theirs: Callable[..., Any], values: Sequence[Array], **options: Any
+) -> Case:
+    """The same of two functions of arrays."""
+    torch = pytest.importorskip("torch")
+    label = options.pop("label", getattr(ours, "__name__", ""))
+    second = options.pop("second", True)
+
+    class Theirs(torch.nn.Module):
+        def forward(self, *inputs: Any) -> Any:
+            return theirs(*inputs, **options)
+
+    module = gc.nn.Lambda(lambda *inputs: ours(*inputs, **options), "function")
+    return Case(module, Theirs(), values, label=f"{label} {options}", second=second)

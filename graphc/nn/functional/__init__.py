@@ -5,8 +5,10 @@ Each is a composite: made of primitive ops, and drawn, printed and exported as o
 
 from graphc.nn.functional import (
     activations,
+    attention,
     competitions,
     convolutions,
+    embeddings,
     layers,
     losses,
     normalization,
@@ -14,8 +16,10 @@ from graphc.nn.functional import (
     recurrence,
 )
 from graphc.nn.functional.activations import *
+from graphc.nn.functional.attention import *
 from graphc.nn.functional.competitions import *
 from graphc.nn.functional.convolutions import *
+from graphc.nn.functional.embeddings import *
 from graphc.nn.functional.layers import *
 from graphc.nn.functional.losses import *
 from graphc.nn.functional.normalization import *
@@ -30,8 +34,10 @@ __all__ = [
     "softmax",
     "tanh",
     *activations.__all__,
+    *attention.__all__,
     *competitions.__all__,
     *convolutions.__all__,
+    *embeddings.__all__,
     *layers.__all__,
     *losses.__all__,
     *normalization.__all__,
