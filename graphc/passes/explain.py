@@ -96,6 +96,7 @@ class Explanation:
     peak: int | None = None
     peak_by_source: Mapping[str, int] = field(default_factory=dict)
     repeated: tuple[Repeated, ...] = ()
+    bound: int | None = None
 
     def __str__(self) -> str:
         count = len({e.name for e in self.kernels})
@@ -109,7 +110,8 @@ class Explanation:
             lines.append(f"computed again in the backward pass, instead of keeping {total}:")
             lines += [f"  {value}" for value in self.repeated]
         if self.peak is not None:
-            lines.append(f"intermediate results: {_size(self.peak)} at the peak")
+            least = "" if self.bound in (None, self.peak) else f", {_size(self.bound)} alive at once"
+            lines.append(f"intermediate results: {_size(self.peak)} at the peak{least}")
             lines += [f"  {_size(n)} from {where}" for where, n in self.peak_by_source.items()]
         return "\n".join(lines)
 
@@ -120,10 +122,10 @@ def explain(compiled: Compiled, memory: MemoryPlan | None = None) -> Explanation
     launches = [s for s in walk(schedule.body) if isinstance(s, Launch)]
     pairs = list(zip(launches, compiled.calls, strict=True))
     kernels = tuple(_entry(launch, call) for launch, call in pairs)
-    peak = None if memory is None else memory.peak
+    peak, bound = (None, None) if memory is None else (memory.peak, memory.bound)
     by_source = {} if memory is None else memory.by_source(schedule)
     edges = _edges(compiled, pairs)
-    return Explanation(schedule.name, kernels, edges, peak, by_source, _repeated(pairs))
+    return Explanation(schedule.name, kernels, edges, peak, by_source, _repeated(pairs), bound)
 
 
 def _repeated(

@@ -7,13 +7,17 @@
     group 2          b ---- c   c where a was
 
 Groups are what stands between barriers. A buffer lives from the group that first touches it to the
-last, over a whole loop where the loop carries it, and takes the best fitting gap. What a kernel
-computes may lie where the kernel's input lies, if that is not needed any more and each point is
-read before it is written.
+last, over a whole loop where the loop carries it. What a kernel computes may lie where the kernel's
+input lies, if that is not needed any more and each point is read before it is written.
+
+No arena is smaller than the buffers of the fullest group together: the *bound* of a plan. Buffers
+are placed by time, each into the best fitting gap; where that wastes bytes, also by time backwards
+and by size, and the smallest arena counts.
 """
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterable, Mapping
 from dataclasses import field
 
@@ -38,6 +42,8 @@ from graphc.schedule import (
 __all__ = ["MemoryPlan", "plan_memory"]
 
 ALIGNMENT = 64
+#: buffers up to which each is compared with all others
+_SORTED_BY_SIZE = 512
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,11 @@ class MemoryPlan:
                         lines[line] = lines.get(line, 0) + self.at_peak[name]
         return dict(sorted(lines.items(), key=lambda item: -item[1]))
 
+    @property
+    def bound(self) -> int:
+        """Bytes that any arena for these lifetimes needs: what is alive in the fullest group."""
+        return sum(self.at_peak.values())
+
 
 def plan_memory(schedule: Schedule, sizes: Mapping[str, int] | None = None) -> MemoryPlan:
     """Offsets for the arena buffers of a schedule; ``sizes`` by dim name where it has run-time
@@ -78,13 +89,17 @@ def plan_memory(schedule: Schedule, sizes: Mapping[str, int] | None = None) -> M
     for name, owner in shared.items():
         first, last = span[owner]
         span[owner] = (min(first, lives.span[name][0]), max(last, lives.span[name][1]))
-    offsets = _placed(owners, span, nbytes)
+    at_peak = _at_peak(owners, span, nbytes)
+    offsets = _placed(owners, span, nbytes, sum(at_peak.values()))
     for name, owner in shared.items():
         offsets[name] = offsets[owner]
     for name in nbytes:
         offsets.setdefault(name, 0)
-    peak = max((offsets[n] + nbytes[n] for n in nbytes), default=0)
-    return MemoryPlan(offsets, peak, lives.span, _at_peak(owners, span, nbytes))
+    return MemoryPlan(offsets, _top(offsets, nbytes), lives.span, at_peak)
+
+
+def _top(offsets: Mapping[str, int], nbytes: Mapping[str, int]) -> int:
+    return max((offset + nbytes[n] for n, offset in offsets.items()), default=0)
 
 
 def _padded(buffer: Buffer) -> int:
@@ -203,6 +218,40 @@ def _shared(schedule: Schedule, lives: _Lives, nbytes: Mapping[str, int]) -> dic
 
 
 def _placed(
+    names: list[str], span: Mapping[str, tuple[int, int]], nbytes: Mapping[str, int], bound: int
+) -> dict[str, int]:
+    """Offsets of few bytes in all, ``bound`` where that is found."""
+    best = _by_time(names, span, nbytes)
+    if _top(best, nbytes) > bound:
+        end = max(last for _, last in span.values())
+        mirrored = {n: (end - last, end - first) for n, (first, last) in span.items()}
+        tried = [best, _by_time(names, mirrored, nbytes)]
+        if len(names) <= _SORTED_BY_SIZE:
+            tried.append(_by_size(names, span, nbytes))
+        best = min(tried, key=lambda offsets: _top(offsets, nbytes))
+    return best
+
+
+def _by_size(
+    names: list[str], span: Mapping[str, tuple[int, int]], nbytes: Mapping[str, int]
+) -> dict[str, int]:
+    """The largest first, each at the lowest place that nothing alive at its time takes."""
+    placed: list[tuple[int, int, int, int]] = []  # start, end, first, last, sorted
+    offsets: dict[str, int] = {}
+    for name in sorted(names, key=lambda n: (-nbytes[n], span[n][0], n)):
+        first, last = span[name]
+        need, low = nbytes[name], 0
+        for start, end, begun, done in placed:
+            if begun <= last and first <= done:
+                if start - low >= need:
+                    break
+                low = max(low, end)
+        offsets[name] = low
+        insort(placed, (low, low + need, first, last))
+    return offsets
+
+
+def _by_time(
     names: list[str], span: Mapping[str, tuple[int, int]], nbytes: Mapping[str, int]
 ) -> dict[str, int]:
     """Best fit in order of time: of the gaps that are large enough the smallest."""

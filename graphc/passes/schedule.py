@@ -165,13 +165,10 @@ class _Flow:
             groups[level[n]].append(n)
         return groups
 
-
     def _delay(self, level: dict[int, int]) -> None:
-        """Let what is computed a second time run right before its first reader: it exists to be
-        short-lived. A program with such kernels is short of memory, so its packed copies wait too.
+        """Let copies, and what is computed a second time, run right before their first reader: it
+        is short-lived then, and still in the caches.
         """
-        if not any(_repeats(self.calls[n]) for n in level):
-            return
         for n in sorted(level, key=lambda n: -level[n]):
             readers = [level[m] for m in self.after[n] if m in level]
             call = self.calls[n]

@@ -136,6 +136,7 @@ def _run_schedule(
 ) -> list[Array]:
     scheduled = compiled.scheduled
     plan = plan_memory(scheduled.schedule, sizes)
+    assert plan.bound <= plan.peak <= 1.15 * plan.bound
     schedule = bind_sizes(scheduled.schedule, sizes, plan.offsets)
     verify_schedule(schedule)
     given: dict[str, Array] = dict(scheduled.constants)

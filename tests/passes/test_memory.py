@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import graphc as gc
 from graphc import nn, ops, optim
 from graphc.passes.memory import plan_memory
-from graphc.schedule import bind_sizes
+from graphc.schedule import Schedule, bind_sizes
 from graphc.schedule_text import parse_schedule
 from graphc.schedule_verify import verify_schedule
 from tests.passes.levels import lowered
+from tests.passes.networks import NETWORKS
+from tests.passes.programs import needed, program
+
+#: how much larger than the bytes alive at once an arena may be
+WASTE = 1.15
 
 CHAIN = """
 schedule chain
@@ -155,3 +162,93 @@ run {
     offsets = plan_memory(schedule).offsets
     for name in ("carry", "temporary", "next"):
         assert not offsets[name] <= offsets["stack"] < offsets[name] + 4000
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_are_planned_near_the_bound(name: str) -> None:
+    inputs, outputs, updates = NETWORKS[name]()
+    schedule = lowered(inputs, outputs, updates).scheduled.schedule
+    plan = plan_memory(schedule)
+    verify_schedule(bind_sizes(schedule, {}, plan.offsets))
+    assert 0 < plan.bound <= plan.peak <= WASTE * plan.bound
+
+
+@pytest.mark.slow
+def test_random_programs_are_planned_near_the_bound() -> None:
+    for seed in range(150):
+        inputs, outputs = program(seed)
+        _check_bound(seed, lowered(inputs, outputs).scheduled.schedule)
+    for seed in range(1000, 1150):
+        inputs, outputs = program(seed, 3, 10)
+        cost = ops.tanh(outputs[0]).sum() + ops.tanh(outputs[1]).sum()
+        results = [cost, *gc.grad(cost, inputs, unused="zero")] if inputs else [cost]
+        _check_bound(seed, lowered(needed(results), results).scheduled.schedule)
+
+
+def _check_bound(seed: int, schedule: Schedule) -> None:
+    plan = plan_memory(schedule)
+    assert plan.bound <= plan.peak <= WASTE * plan.bound, seed
+
+
+def _lifetimes(seed: int, count: int) -> tuple[Schedule, list[tuple[int, int, int]]]:
+    """A schedule of buffers that are filled in one step and read in a later one; first and last
+    step and padded bytes of each.
+    """
+    generator = np.random.default_rng(seed)
+    steps = [list[str]() for _ in range(count + 1)]
+    kernels, buffers, spans = dict[int, str](), list[str](), list[tuple[int, int, int]]()
+    for number in range(count):
+        size = int(generator.choice([16, 100, 256, 300, 1000, 1024, 4000]))
+        first = int(generator.integers(0, count))
+        last = min(count, first + 1 + int(generator.geometric(0.3)))
+        buffers.append(f"  arena b{number} f32[{size}]")
+        steps[first].append(f"  launch fill{size}( -> b{number})")
+        steps[last].append(f"  launch read{size}(b{number} -> y{number})")
+        buffers.append(f"  output y{number} f32[]")
+        kernels[size] = FILL_AND_READ.format(n=size)
+        spans.append((first, last, -(-4 * size // 64) * 64))
+    run = "\n  barrier\n".join("\n".join(step) for step in steps if step)
+    taken = [n for n, step in enumerate(steps) if step]
+    spans = [(taken.index(first), taken.index(last), size) for first, last, size in spans]
+    text = ["schedule lives", *buffers, *kernels.values(), "run {", run, "}"]
+    return parse_schedule("\n".join(text) + "\n"), spans
+
+
+FILL_AND_READ = """kernel fill{n}
+  axes i:{n}
+  out q f32[{n}]
+  store q[i] = 1.0
+kernel read{n}
+  axes i:{n}
+  in p f32[{n}]
+  out y f32[]
+  v = load p[i]
+  s = reduce sum v over i
+  store y[] = s"""
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_lifetimes_are_planned_near_the_bound(seed: int) -> None:
+    schedule, spans = _lifetimes(seed, 3 + 2 * seed)
+    plan = plan_memory(schedule)
+    verify_schedule(bind_sizes(schedule, {}, plan.offsets))
+    steps = range(1 + max(last for _, last, _ in spans))
+    alive = [sum(b for first, last, b in spans if first <= step <= last) for step in steps]
+    assert plan.bound == max(alive)
+    assert plan.peak <= WASTE * plan.bound
+
+
+def test_many_buffers_are_planned_without_comparing_all() -> None:
+    schedule, _ = _lifetimes(1, 700)
+    plan = plan_memory(schedule)
+    verify_schedule(bind_sizes(schedule, {}, plan.offsets))
+    assert plan.bound <= plan.peak <= 1.3 * plan.bound
+
+
+def test_explain_says_what_is_alive_at_once() -> None:
+    x = gc.observed("x", (8, 100))
+    program = gc.compile([x], x - x.mean())
+    assert program.memory.bound == program.memory.peak == program.explain().bound
+    assert "at the peak" in str(program.explain())
+    wasted = replace(program.explain(), peak=4096, bound=2048)
+    assert "intermediate results: 4.0 KB at the peak, 2.0 KB alive at once" in str(wasted)
