@@ -110,8 +110,10 @@ class Explanation:
             lines.append(f"computed again in the backward pass, instead of keeping {total}:")
             lines += [f"  {value}" for value in self.repeated]
         if self.peak is not None:
-            least = "" if self.bound in (None, self.peak) else f", {_size(self.bound)} alive at once"
-            lines.append(f"intermediate results: {_size(self.peak)} at the peak{least}")
+            line = f"intermediate results: {_size(self.peak)} at the peak"
+            if self.bound is not None and self.bound < self.peak:
+                line += f", {_size(self.bound)} alive at once"
+            lines.append(line)
             lines += [f"  {_size(n)} from {where}" for where, n in self.peak_by_source.items()]
         return "\n".join(lines)
 
