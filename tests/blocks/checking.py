@@ -33,12 +33,12 @@ def checks(block: Block) -> list[str]:
     done = ["values"]
     if saved or any(given.smooth for given in block.inputs):
         done += ["gradient", "second derivative"] if block.second else ["gradient"]
-    if saved and block.reference is None:
+    if saved and block.reference is block.counterpart is None:
         done.append("state_dict")
     if block.random:
         return [*done, "eval only"]
     inputs = [gc.observed("x", a.shape, str(a.dtype)) for a in block.arrays("float32")]
-    outs = gc.tree.leaves(module(*inputs))
+    outs = block.run(module, inputs)
     return [*done, "train and eval"] if depends_on_mode(outs) else done
 
 
@@ -62,7 +62,7 @@ def program(block: Block, theirs: Any, dtype: str, *, second: bool = True) -> Pr
         assert module.load_state_dict(theirs.state_dict()) == ([], [])
     arrays = block.arrays(dtype)
     inputs = [gc.observed(f"x{i}", a.shape, str(a.dtype)) for i, a in enumerate(arrays)]
-    outs = gc.tree.leaves(module(*inputs))
+    outs = block.run(module, inputs)
     wrt = [v for v, given in zip(inputs, block.inputs, strict=True) if given.smooth]
     wrt += module.parameters() if isinstance(module, nn.Module) else []
     if not wrt:
@@ -96,8 +96,7 @@ def wanted(
     for tensor in wrt:
         tensor.requires_grad_()
     wrt += list(theirs.parameters()) if hasattr(theirs, "parameters") else []
-    made = theirs(*tensors)
-    outs = list(made) if isinstance(made, (tuple, list)) else [made]
+    outs = block.run_theirs(torch, theirs, tensors)
     if not wrt:
         return [_numpy(t) for t in outs], [], []
     slopes = _slopes(torch, outs, directions(block, outs, dtype), wrt, create_graph=True)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from tests.blocks.activations import ACTIVATIONS
+from tests.blocks.attention import ATTENTION
+from tests.blocks.recurrence import RECURRENCE
 from tests.blocks.sample import Block
 
 FAMILIES: dict[str, list[Block]] = {
     "Activations": ACTIVATIONS,
+    "Recurrence": RECURRENCE,
+    "Attention and embeddings": ATTENTION,
 }

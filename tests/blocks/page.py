@@ -30,7 +30,7 @@ def page() -> str:
         for block in blocks:
             groups.setdefault((_name(block), ", ".join(checks(block))), []).append(block)
         for (name, compared), group in groups.items():
-            tried = dict.fromkeys(f"`({block.arguments})`" for block in group)
+            tried = dict.fromkeys(f"`({block.arguments})` {block.how}".strip() for block in group)
             rows.append(f"| {name} | {' '.join(tried)} | {compared} |")
         parts.append("\n".join(rows) + "\n")
     return "".join(parts)

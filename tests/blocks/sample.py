@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,8 +99,12 @@ class Block:
     With ``reference`` that function of (torch, tensors...) takes its place, for blocks that
     PyTorch has under another name or not at all; ``formula`` then says on the page what it is.
     ``random`` ones are compared in mode eval only. ``second=False``: PyTorch has no second
-    derivative. ``lively``: parameters drawn anew, where ones and zeros would hide a mistake.
+    derivative. ``lively``: noise on the parameters, where ones and zeros would hide a mistake.
     ``within`` bounds the relative error in float64.
+
+    ``call(block, *inputs)`` says how both are called, ``their_call`` how PyTorch's is where that
+    differs, and ``how`` what to call it on the page. ``counterpart(torch)`` makes the module to
+    compare with where PyTorch has none of that name: its parameters are named and ordered alike.
     """
 
     name: str
@@ -113,9 +117,13 @@ class Block:
     second: bool = True
     lively: bool = False
     within: float = 1e-9
+    call: Callable[..., Any] | None = None
+    their_call: Callable[..., Any] | None = None
+    how: str = ""
+    counterpart: Callable[[Any], Any] | None = None
 
     def __str__(self) -> str:
-        return f"{self.name}({self.arguments})"
+        return f"{self.name}({self.arguments})" + (f" {self.how}" if self.how else "")
 
     @property
     def arguments(self) -> str:
@@ -150,12 +158,27 @@ class Block:
         block: Callable[..., Any] = made(*given, **options, **({"dtype": dtype} if typed else {}))
         return block
 
+    def run(self, block: Callable[..., Any], inputs: Sequence[gc.Value]) -> list[gc.Value]:
+        """The results of ours."""
+        made = self.call(block, *inputs) if self.call else block(*inputs)
+        return list(gc.tree.leaves(made))
+
+    def run_theirs(self, torch: Any, block: Any, tensors: Sequence[Any]) -> list[Any]:
+        """The results of PyTorch's, by those of its kernels that have second derivatives."""
+        call = self.their_call or self.call
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            made = call(block, *tensors) if call else block(*tensors)
+        return [tensor for tensor in gc.tree.leaves(made) if tensor is not None]
+
     def theirs(self, torch: Any, dtype: str) -> Callable[..., Any]:
         """PyTorch's, its parameters drawn with a fixed seed."""
         if self.reference is not None:
             known = self.reference
             return lambda *tensors: known(torch, *tensors)
         torch.manual_seed(self.seed)
+        if self.counterpart is not None:
+            twin: Callable[..., Any] = self.counterpart(torch).to(getattr(torch, dtype))
+            return twin
         home = torch.nn.functional if self.is_function else torch.nn
         made = getattr(home, self.name)
         given = tuple(_theirs(torch, a, dtype) for a in self.args)
@@ -166,7 +189,7 @@ class Block:
         if self.lively:
             with torch.no_grad():
                 for tensor in block.parameters():
-                    tensor.uniform_(0.5, 2.0)
+                    tensor.add_(0.3 * torch.randn_like(tensor))
         kept: Callable[..., Any] = block
         return kept
 

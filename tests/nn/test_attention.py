@@ -1,4 +1,4 @@
-"""Attention, transformer layers, bags of embeddings and positions, against PyTorch."""
+"""Dropout, stacks, positions, bags, run-time sizes. Equality with PyTorch: tests/blocks."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import pytest
 import graphc as gc
 from graphc import nn
 from graphc.nn import functional
+from tests.blocks.attention import turned
 from tests.evaluating import evaluate
-from tests.nn.against import Case, agree, agree_natively, functional_case, load
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 rng = np.random.default_rng(11)
 
 N, L, S, E = 2, 3, 4, 4
+WIDE = {"dim_feedforward": 6, "dropout": 0.0}
 
 
 def pair(kind: str, *args: Any, dtype: str = "float64", **options: Any) -> tuple[Any, Any]:
@@ -27,48 +28,12 @@ def pair(kind: str, *args: Any, dtype: str = "float64", **options: Any) -> tuple
     with torch.no_grad():
         for tensor in theirs.parameters():  # zeros and ones would hide a mistake
             tensor.add_(0.3 * torch.randn_like(tensor))
-    load(ours, theirs)
+    assert ours.load_state_dict(theirs.state_dict()) == ([], [])
     return ours, theirs
 
 
 def normal(*shape: int) -> Any:
     return rng.normal(size=shape)
-
-
-# ---- scaled dot products
-
-SEEN = np.array([[1, 0, 1, 1], [0, 1, 0, 0], [1, 1, 1, 0]], bool)
-PRODUCTS: list[tuple[dict[str, Any], list[Any]]] = [
-    ({}, []),
-    ({"is_causal": True}, []),
-    ({"scale": 0.3}, [normal(L, S)]),
-    ({}, [SEEN]),
-    ({}, [np.stack([SEEN, SEEN[::-1]])[:, None]]),
-    ({}, [np.where(SEEN, 0.0, -np.inf)]),
-    ({}, [SEEN & (np.arange(3) != 1)[:, None]]),  # a query that sees nothing reads 0
-]
-
-
-@pytest.mark.parametrize(("options", "mask"), PRODUCTS)
-def test_scaled_dot_products(options: dict[str, Any], mask: list[Any]) -> None:
-    values = [normal(N, 2, L, E), normal(N, 2, S, E), normal(N, 2, S, 5), *mask]
-    sdpa = torch.nn.functional.scaled_dot_product_attention
-    # PyTorch derives by a mask too, which with infinities in it is no number
-    if mask and mask[0].dtype.kind == "f" and np.isinf(mask[0]).any():
-        fixed = values.pop()
-        ours = lambda q, k, v: functional.scaled_dot_product_attention(q, k, v, gc.constant(fixed, q.dtype))  # noqa: E501, E731
-        theirs = lambda q, k, v: sdpa(q, k, v, torch.tensor(fixed, dtype=q.dtype))  # noqa: E731
-        agree(functional_case(ours, theirs, values, **options))
-        return
-    agree(functional_case(functional.scaled_dot_product_attention, sdpa, values, **options))
-
-
-@pytest.mark.parametrize("shared", [1, 2, 4])
-def test_grouped_queries(shared: int) -> None:
-    values = [normal(N, 4, L, E), normal(N, shared, S, E), normal(N, shared, S, 3)]
-    sdpa = torch.nn.functional.scaled_dot_product_attention
-    ours = functional.scaled_dot_product_attention
-    agree(functional_case(ours, sdpa, values, enable_gqa=True, is_causal=True))
 
 
 def test_dropped_weights() -> None:
@@ -81,162 +46,21 @@ def test_dropped_weights() -> None:
     np.testing.assert_array_equal(evaluate(out, {q: at}, "eval"), evaluate(plain, {q: at}))
 
 
-# ---- several heads
-
-HIDDEN = ~SEEN
-PADDED = np.array([[0, 0, 0, 1], [0, 0, 1, 1]], bool)
-BY_HEAD = np.stack([HIDDEN, np.roll(HIDDEN, 1, 0), HIDDEN[::-1], np.zeros((L, S), bool)])
-HEADS: list[tuple[dict[str, Any], dict[str, Any]]] = [
-    ({}, {}),
-    ({"batch_first": True}, {"attn_mask": HIDDEN}),
-    ({"bias": False}, {"average_attn_weights": False}),
-    ({"kdim": 3, "vdim": 5}, {"key_padding_mask": PADDED}),
-    ({"batch_first": True}, {"key_padding_mask": PADDED, "attn_mask": BY_HEAD}),
-    ({"add_bias_kv": True}, {"attn_mask": HIDDEN, "key_padding_mask": PADDED}),
-    ({"add_zero_attn": True, "add_bias_kv": True}, {"attn_mask": np.tril(np.ones((L, S)))}),
-    ({}, {"attn_mask": normal(L, S), "key_padding_mask": PADDED}),
-]
-
-
-def heads_case(
-    options: dict[str, Any], masks: dict[str, Any], dtype: str = "float64", weights: bool = True
-) -> Case:
-    ours, theirs = pair("MultiheadAttention", E, 2, dtype=dtype, **options)
-    k, v = options.get("kdim", E), options.get("vdim", E)
-    values = [normal(L, N, E), normal(S, N, k), normal(S, N, v)]
-    if options.get("batch_first"):
-        values = [array.swapaxes(0, 1).copy() for array in values]
-    arrays = {n: m for n, m in masks.items() if isinstance(m, np.ndarray)}
-    rest = {n: m for n, m in masks.items() if n not in arrays}
-
-    def call(module: Any, q: Any, k: Any, v: Any, *masks: Any) -> Any:
-        named = dict(zip(arrays, masks, strict=True))
-        if isinstance(module, torch.nn.Module) and "key_padding_mask" in named:
-            # PyTorch would have both masks of one type, and says so
-            attn = named.get("attn_mask")
-            if attn is not None and attn.is_floating_point():
-                bad = named["key_padding_mask"]
-                named["key_padding_mask"] = torch.zeros(bad.shape, dtype=attn.dtype).masked_fill(
-                    bad, -torch.inf
-                )
-        out, shown = module(q, k, v, **named, **rest, need_weights=weights)
-        return (out, shown) if weights else (out, None)
-
-    def their_call(module: Any, *inputs: Any) -> Any:
-        return [x for x in call(module, *inputs) if x is not None]
-
-    return Case(ours, theirs, [*values, *arrays.values()], call, their_call, label=f"{options}")
-
-
-@pytest.mark.parametrize(("options", "masks"), HEADS)
-def test_heads(options: dict[str, Any], masks: dict[str, Any]) -> None:
-    agree(heads_case(options, masks))
-
-
-def test_heads_without_weights_and_batches() -> None:
-    agree(heads_case({"dropout": 0.4}, {"attn_mask": HIDDEN}, weights=False), "eval")
-    ours, theirs = pair("MultiheadAttention", E, 2)
-    agree(Case(ours, theirs, [normal(L, E), normal(S, E), normal(S, E)]))
-    agree(Case(ours, theirs, [normal(L, E), normal(S, E), normal(S, E), PADDED[0]]))
-
-
-def test_causal_heads() -> None:
-    """``is_causal`` suffices; PyTorch wants the mask beside it."""
-    ours, theirs = pair("MultiheadAttention", E, 2)
-
-    def call(module: Any, x: Any) -> Any:
-        return module(x, x, x, is_causal=True)
-
-    def their_call(module: Any, x: Any) -> Any:
-        mask = torch.nn.Transformer.generate_square_subsequent_mask(L, dtype=x.dtype)
-        return module(x, x, x, attn_mask=mask, is_causal=True)
-
-    agree(Case(ours, theirs, [normal(L, N, E)], call, their_call))
-
-
-class Grouped(torch.nn.Module):
-    """Grouped queries by PyTorch's functions, weights from ours; LLaMA's rotation."""
-
-    def __init__(self, ours: Any) -> None:
-        super().__init__()
-        self.heads, self.rotates = (ours.num_heads, ours.num_kv_heads), ours.rotary is not None
-        for name, value in ours.named_parameters():
-            linear = torch.nn.Linear(value.shape[1], value.shape[0], bias=False)
-            linear.weight = torch.nn.Parameter(torch.tensor(value.numpy()))
-            setattr(self, name.partition(".")[0], linear)
-
-    def forward(self, x: Any) -> Any:
-        n, length, size = x.shape
-        split = lambda y, h: y.reshape(n, length, h, -1).transpose(1, 2)  # noqa: E731
-        q, k = split(self.q_proj(x), self.heads[0]), split(self.k_proj(x), self.heads[1])
-        if self.rotates:
-            q, k = turned(q), turned(k)
-        v = split(self.v_proj(x), self.heads[1])
-        sdpa = torch.nn.functional.scaled_dot_product_attention
-        out = sdpa(q, k, v, is_causal=True, enable_gqa=True)
-        return self.o_proj(out.transpose(1, 2).reshape(n, length, size))
-
-
-def turned(x: Any) -> Any:
-    """x cos + rotate_half(x) sin, as LLaMA's code has it."""
-    d, length = x.shape[-1], x.shape[-2]
-    rates = 1.0 / (10000 ** (torch.arange(0, d, 2, dtype=torch.float64) / d))
-    angles = torch.outer(torch.arange(length, dtype=torch.float64), rates)
-    both = torch.cat([angles, angles], -1).to(x.dtype)
-    half = torch.cat([-x[..., d // 2 :], x[..., : d // 2]], -1)
-    return x * both.cos() + half * both.sin()
-
-
-@pytest.mark.parametrize(("shared", "rotary"), [(1, False), (2, True), (4, True)])
-def test_grouped_query_attention(shared: int, rotary: bool) -> None:
-    turn = nn.RotaryPositions() if rotary else None
-    ours = nn.GroupedQueryAttention(16, 4, shared, rotary=turn, dtype="float64")
-    agree(Case(ours, Grouped(ours), [normal(N, L, 16)], lambda m, x: m(x, is_causal=True),
-               lambda m, x: m(x)))  # fmt: skip
-
-
-# ---- transformer layers
-
-WIDE = {"dim_feedforward": 6, "dropout": 0.0}
-ENCODERS: list[dict[str, Any]] = [
-    {},
-    {"norm_first": True, "activation": "gelu", "batch_first": True},
-    {"bias": False, "layer_norm_eps": 1e-3},
-]
-
-
-def layer_case(kind: str, options: dict[str, Any], dtype: str = "float64") -> Case:
-    ours, theirs = pair(kind, E, 2, dtype=dtype, **WIDE, **options)
-    ends = [normal(L, N, E), normal(S, N, E)][: 2 if "Decoder" in kind else 1]
-    if options.get("batch_first"):
-        ends = [x.swapaxes(0, 1).copy() for x in ends]
-    return Case(ours, theirs, ends)
-
-
-@pytest.mark.parametrize("kind", ["TransformerEncoderLayer", "TransformerDecoderLayer"])
-@pytest.mark.parametrize("options", ENCODERS)
-def test_transformer_layers(kind: str, options: dict[str, Any]) -> None:
-    agree(layer_case(kind, options))
-
-
-def test_masked_transformer_layers() -> None:
-    causal = np.triu(np.ones((L, L), bool), 1)
-    padded = np.array([[0, 0, 1], [0, 0, 0]], bool)
-    case = layer_case("TransformerEncoderLayer", {"norm_first": True})
-    case.values = [*case.values, causal, padded]
-    agree(case)
-    case = layer_case("TransformerDecoderLayer", {})
-    case.values = [*case.values, causal, HIDDEN, padded, PADDED]
-    agree(case)
-
-
 def test_dropout_in_transformer_layers() -> None:
     """In mode eval none; in mode train, with probability 1, the residual sums alone are left."""
     for kind in ("TransformerEncoderLayer", "TransformerDecoderLayer"):
         for p, mode in ((0.3, "eval"), (1.0, "train")):
             ours, theirs = pair(kind, E, 2, dim_feedforward=6, dropout=p)
-            ends = [normal(L, N, E), normal(S, N, E)][: 2 if "Decoder" in kind else 1]
-            agree(Case(ours, theirs, ends, second=False), mode)
+            agree(ours, theirs.train(mode == "train"), kind, mode)
+
+
+def agree(ours: Any, theirs: Any, kind: str, mode: str = "train") -> None:
+    """The same numbers out of a stack or layer."""
+    ends = [normal(L, N, E), normal(S, N, E)][: 2 if "Decoder" in kind else 1]
+    inputs = [gc.observed(f"x{i}", a.shape, "float64") for i, a in enumerate(ends)]
+    got = evaluate(ours(*inputs), dict(zip(inputs, ends, strict=True)), mode)
+    wanted = theirs(*map(torch.tensor, ends)).detach().numpy()
+    np.testing.assert_allclose(got, wanted, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("kind", ["Encoder", "Decoder"])
@@ -250,9 +74,9 @@ def test_stacks(kind: str) -> None:
     ours = getattr(nn, f"Transformer{kind}")(ours_layer, 2, nn.LayerNorm(E, **f64))
     drawn = [layer.linear1.weight.numpy() for layer in ours.layers]
     assert (drawn[0] != drawn[1]).all()
-    load(ours, theirs)
-    ends = [normal(L, N, E), normal(S, N, E)][: 2 if kind == "Decoder" else 1]
-    agree(Case(ours, theirs, ends, second=False))
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict(theirs.state_dict())
+    agree(ours, theirs, kind)
 
 
 def f64_torch() -> dict[str, Any]:
@@ -281,34 +105,6 @@ def test_clones() -> None:
     second.load_state_dict(first.state_dict())
     at = {ids: np.array([0, 1, 2, 1])}
     np.testing.assert_array_equal(*(evaluate(net(ids), at) for net in (first, second)))
-
-
-# ---- bags
-
-FLAT = np.array([1, 5, 2, 2, 0, 6, 3])
-BAGS: list[tuple[dict[str, Any], list[Any]]] = [
-    ({}, [np.array([[0, 2, 2], [6, 1, 2]])]),
-    ({"mode": "sum"}, [FLAT, np.array([0, 3, 3, 5])]),  # the second is empty
-    ({"mode": "mean", "padding_idx": 2}, [FLAT, np.array([0, 2, 4, 7])]),  # two are of padding
-    ({"mode": "max"}, [FLAT, np.array([0, 3, 3, 5])]),
-    ({"mode": "max", "padding_idx": -2}, [np.array([[0, 2, 2], [5, 5, 5]])]),
-    ({"mode": "sum", "include_last_offset": True}, [FLAT, np.array([0, 4, 7])]),
-]
-
-
-@pytest.mark.parametrize(("options", "values"), BAGS)
-def test_bags(options: dict[str, Any], values: list[Any]) -> None:
-    ours, theirs = pair("EmbeddingBag", 7, 3, **options)
-    agree(Case(ours, theirs, values, second=False))
-
-
-def test_weighted_bags() -> None:
-    ours, theirs = pair("EmbeddingBag", 7, 3, mode="sum")
-
-    def call(module: Any, ids: Any, offsets: Any, weights: Any) -> Any:
-        return module(ids, offsets, weights)
-
-    agree(Case(ours, theirs, [FLAT, np.array([0, 3, 5]), normal(7)], call, second=False))
 
 
 def test_bags_check_offsets_and_ids() -> None:
@@ -377,30 +173,7 @@ def test_rotary_positions(interleaved: bool) -> None:
     np.testing.assert_allclose(got, wanted, rtol=1e-10)
     np.testing.assert_allclose(*by_distance, rtol=1e-9, atol=1e-11)
     if not interleaved:
-        np.testing.assert_allclose(turned(torch.tensor(at)).numpy(), wanted, rtol=1e-9)
-
-
-# ---- machine code
-
-
-def test_compiled() -> None:
-    """Each block as machine code, all in one program."""
-    grouped = nn.GroupedQueryAttention(8, 4, 2, rotary=nn.RotaryPositions())
-    bag = pair("EmbeddingBag", 7, 3, dtype="float32", mode="mean")
-    most = pair("EmbeddingBag", 7, 3, dtype="float32", mode="max")
-    masked = heads_case({"batch_first": True}, {"attn_mask": HIDDEN}, "float32")
-    cases = [
-        masked,
-        Case(grouped, Grouped(grouped), [normal(N, L, 8)], lambda m, x: m(x, is_causal=True),
-             lambda m, x: m(x)),
-        layer_case("TransformerEncoderLayer", ENCODERS[1], "float32"),
-        layer_case("TransformerDecoderLayer", {}, "float32"),
-        Case(*bag, [FLAT, np.array([0, 3, 3, 5])]),
-        Case(*most, [FLAT, np.array([0, 3, 3, 5])]),
-    ]  # fmt: skip
-    for case in cases[1:]:
-        case.second = False
-    agree_natively(cases)
+        np.testing.assert_allclose(turned(torch, torch.tensor(at)).numpy(), wanted, rtol=1e-9)
 
 
 def test_run_time_sizes() -> None:
