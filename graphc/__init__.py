@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from graphc.checkpoint import save as save
     from graphc.executable import Executable as Executable
     from graphc.executable import compile as compile  # noqa: A004
+    from graphc.export import load_executable as load_executable
     from graphc.files import load_arrays as load_arrays
     from graphc.files import save_arrays as save_arrays
 
@@ -80,6 +81,7 @@ _LAZY = {
     "compile": "graphc.executable:compile",
     "data": "graphc.data:",
     "draw": "graphc.draw:draw",
+    "load_executable": "graphc.export:load_executable",
     "load_arrays": "graphc.files:load_arrays",
     "restore": "graphc.checkpoint:restore",
     "save": "graphc.checkpoint:save",
@@ -131,6 +133,7 @@ __all__ = [
     "jvp",
     "kernel",
     "load_arrays",
+    "load_executable",
     "manual_seed",
     "mark",
     "marked",

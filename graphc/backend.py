@@ -23,9 +23,11 @@ from graphc.memory import StateBuffer
 from graphc.schedule import Schedule
 from graphc.types import TensorType
 
-__all__ = ["DEFAULT", "Backend", "Loaded", "Plan", "backend_names", "find_backend"]
+__all__ = ["DEFAULT", "Backend", "Exporting", "Loaded", "Plan", "backend_names", "find_backend"]
 
 DEFAULT = "llvm"
+#: what compiles for machines that need not be here
+TARGETED = "triton"
 
 #: arena offsets in bytes by buffer name, for sizes by dim name
 Plan = Callable[[Mapping[str, int]], Mapping[str, int]]
@@ -56,8 +58,9 @@ class Loaded(Protocol):
     def source(self, kernel: str) -> str:
         """The text that a kernel was compiled from, in the backend's language."""
 
-    #: what ``assembly`` can show
-    assembly_kinds: tuple[str, ...]
+    @property
+    def assembly_kinds(self) -> tuple[str, ...]:
+        """What ``assembly`` can show."""
 
     def assembly(self, kernel: str, kind: str = "asm") -> str:
         """A kernel's machine code, to read, or another stage of it."""
@@ -82,6 +85,9 @@ class Backend(Protocol):
 
     def with_precision(self, precision: str) -> Backend:
         """The backend for programs whose f32 contractions may be as imprecise as that."""
+
+    def for_target(self, target: str) -> Backend:
+        """The backend for a machine that need not be this one; BackendError for unknown ones."""
 
     def refine(self, kernel: Kernel) -> Sequence[Kernel]:
         """What to run in place of a kernel: copies that it should read, and last the kernel that
@@ -108,6 +114,25 @@ class Backend(Protocol):
         """
 
 
+@runtime_checkable
+class Exporting(Protocol):
+    """A backend whose programs can be kept as files and read back."""
+
+    def export(self, loaded: Loaded) -> Mapping[str, bytes]:
+        """The machine code of a program and how it is launched, as files by name."""
+
+    def restore(
+        self,
+        schedule: Schedule,
+        files: Mapping[str, bytes],
+        *,
+        states: Mapping[str, StateBuffer],
+        constants: Mapping[str, NDArray[Any]],
+        plan: Plan | None = None,
+    ) -> Loaded:
+        """The program of such files. CacheError where they do not fit the schedule."""
+
+
 def backend_names() -> tuple[str, ...]:
     """The names of the backends that are installed.
 
@@ -118,18 +143,26 @@ def backend_names() -> tuple[str, ...]:
     return tuple(sorted(p.name for p in packages if p.ispkg))
 
 
-def find_backend(name: str | None = None) -> Backend:
+def find_backend(
+    name: str | None = None, target: str | None = None, *, compiles: bool = True
+) -> Backend:
     """The backend of that name, else of ``GRAPHC_BACKEND``, else the default; BackendError if it
-    cannot run here.
+    cannot run here. With ``target``, a machine that need not be here, the one that knows targets;
+    ``compiles=False`` asks for one that only reads what it compiled elsewhere.
 
     >>> find_backend("llvm").name
     'llvm'
     """
-    wanted = name or os.environ.get("GRAPHC_BACKEND") or DEFAULT
+    chosen = name or (TARGETED if target else os.environ.get("GRAPHC_BACKEND"))
+    wanted = chosen or DEFAULT
     if wanted not in backend_names():
         raise BackendError(f"no backend {wanted!r}; there are: {', '.join(backend_names())}")
     module = importlib.import_module(f"graphc.backends.{wanted}.backend")
     backend: Backend = module.BACKEND
+    if target is not None:
+        backend = backend.for_target(target)
+        if not compiles:
+            return backend
     reason = backend.unavailable()
     if reason is not None:
         raise BackendError(f"backend {wanted!r} cannot run here: {reason}")

@@ -21,10 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc import tree
-from graphc.backend import Loaded, find_backend
+from graphc.backend import Exporting, Loaded, find_backend
 from graphc.bind import Parameter, bind_arguments, order_arguments
 from graphc.closing import bind_graph, close, depends_on_mode
 from graphc.errors import BackendError, BindError, GraphcError, ModeError
+from graphc.export import Content, write_export
+from graphc.files import FilePath
 from graphc.graph import HOOKS, SOURCES, STATES, Graph, Value, ancestors
 from graphc.memory import collection_paused
 from graphc.ops.lifting import constant
@@ -34,7 +36,7 @@ from graphc.passes.pipeline import Compiled, compile_graph
 from graphc.passes.rematerialize import recomputations
 from graphc.profile import Profile, profile_of
 from graphc.records import dataclass
-from graphc.schedule import Schedule
+from graphc.schedule import Schedule, bind_sizes
 from graphc.state import StateCell
 from graphc.types import Dim, Size, TensorType, int64
 from graphc.updates import Updates, writes_parameters
@@ -58,7 +60,7 @@ def compile(  # noqa: A001 - the verb that everybody expects
     shard: object = None,
     check: str | None = None,
     memory_budget: int | None = None,
-    target: object = None,
+    target: str | None = None,
     precision: str = "ieee",
     tune: str | None = None,
     tolerance: float | None = None,
@@ -77,6 +79,9 @@ def compile(  # noqa: A001 - the verb that everybody expects
     call may reuse, so that their arrays are not to be used after it; donating one twice is an
     error. CPU programs leave them as they are.
 
+    ``target`` ("sm_80", "sm_90", "sm_100", "gfx942") compiles for a GPU that need not be here: the
+    executable can be looked at and saved (``save``), not called.
+
     Raises BindError for inputs that are missing, given twice or not needed, ModeError where the
     mode must be said.
 
@@ -85,7 +90,7 @@ def compile(  # noqa: A001 - the verb that everybody expects
     >>> gc.compile([x], {"double": x * 2.0})(np.float32([1, 2, 3]))
     {'double': array([2., 4., 6.], dtype=float32)}
     """
-    _refuse(device=device, mesh=mesh, shard=shard, target=target)
+    _refuse(device=device, mesh=mesh, shard=shard)
     _check_options(check, precision, tune, unused)
     del tolerance  # permission to round differently, which no kernel makes use of yet
     given = [inputs] if isinstance(inputs, Value | Dim) else list(inputs)
@@ -110,6 +115,7 @@ def compile(  # noqa: A001 - the verb that everybody expects
         memory_budget=memory_budget,
         precision=precision,
         donated=_donated(arguments, donate),
+        target=target,
     )
 
 
@@ -281,13 +287,15 @@ class Executable:
         memory_budget: int | None = None,
         precision: str = "ieee",
         donated: tuple[int, ...] = (),
+        target: str | None = None,
     ) -> None:
         self.graph = graph
         self.name, self.mode = name, mode
         self.states: tuple[StateCell, ...] = tuple(v.node.attrs["state"] for v in graph.states)
         self._arguments, self._donated = arguments, donated
         self._parameters = tuple(_parameter(v) for v in arguments)
-        self._backend = find_backend(backend).with_precision(precision)
+        self._backend = find_backend(backend, target).with_precision(precision)
+        self._target, self._precision = target, precision
         self._check_nan, self._memory_budget = check_nan, memory_budget
         self._programs: collections.OrderedDict[tuple[int, ...], _Program] = (
             collections.OrderedDict()
@@ -302,6 +310,11 @@ class Executable:
         dims = {d for v in arguments if isinstance(v, Value) for e in v.shape for d in _dims(e)}
         dims |= {d for v in arguments if isinstance(v, Dim) for d in v.dims}
         self._specialized = tuple(sorted((d for d in dims if d.specialize), key=lambda d: d.name))
+        if target is not None and self._specialized:
+            raise BindError(
+                f"{name}: compile(target=) makes code ahead of calls, and {self._specialized[0]} "
+                "is compiled for when it is known: give ints, or Dim(..., specialize=False)"
+            )
         if not self._specialized:
             self._use(self._program({}))
 
@@ -407,7 +420,8 @@ class Executable:
         compiled, memory = self._fitting(graph)
         scheduled = compiled.scheduled
         for name, cell in scheduled.cells.items():
-            cell.buffer.claim(self._backend.name, name)
+            if self._target is None:
+                cell.buffer.claim(self._backend.name, name)
         loaded = self._backend.compile(
             scheduled.schedule,
             states={name: cell.buffer for name, cell in scheduled.cells.items()},
@@ -491,6 +505,35 @@ class Executable:
         restored = result if self._restore is None else self._restore(result)
         self.last_profile = profile_of(self.schedule, times, restored)
         return self.last_profile
+
+    def save(self, path: FilePath) -> None:
+        """Write a program that was compiled for a target as a folder: machine code, the launch
+        plan, the graph, what states hold now. ``gc.load_executable(path, trust=True)`` reads it.
+
+        All or nothing. BackendError for programs of this machine, BindError where an argument is a
+        Dim.
+        """
+        if self._target is None or not isinstance(self._backend, Exporting):
+            raise BackendError(
+                f"{self.name}.save: only what compile(target=...) made can be exported; gc.save "
+                "writes what modules and optimizers hold"
+            )
+        dim = next((a for a in self._arguments if isinstance(a, Dim)), None)
+        if dim is not None:
+            raise BindError(f"{self.name}.save: an export takes arrays, and {dim} is an argument")
+        latest = self._latest()
+        scheduled = latest.compiled.scheduled
+        schedule = scheduled.schedule
+        if latest.memory is not None:
+            schedule = bind_sizes(schedule, {}, latest.memory.offsets)
+        write_export(
+            path,
+            Content(
+                self.name, self.mode, self._target, self._precision, self.graph, schedule,
+                self._form, {name: cell.numpy() for name, cell in scheduled.cells.items()},
+                dict(scheduled.constants), self._backend.export(latest.loaded),
+            ),
+        )  # fmt: skip
 
     def _repr_svg_(self) -> str | None:
         drawn: str | None = HOOKS["svg"](self) if "svg" in HOOKS else None

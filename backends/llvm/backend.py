@@ -45,6 +45,13 @@ class LlvmBackend:
         """Products are exact here, which every precision allows."""
         return self
 
+    def for_target(self, target: str) -> LlvmBackend:
+        """There is one target, the machine at hand."""
+        raise BackendError(
+            f"compile(target={target!r}): backend 'llvm' compiles for the machine it runs on; "
+            "targets are GPUs, of backend 'triton'"
+        )
+
     def refine(self, kernel: Kernel) -> Sequence[Kernel]:
         """Operands of contractions that are read badly are copied first; see
         ``graphc.backend.Backend``.

@@ -7,17 +7,22 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from graphc.backend import Plan
+from graphc.backend import Loaded, Plan
 from graphc.backends.triton import driver as cuda
 from graphc.backends.triton.array import is_device_array, take
+from graphc.backends.triton.compiler import compile_kernels
+from graphc.backends.triton.export import kernel_files, kernels_of_files
+from graphc.backends.triton.inspection import Inspected
+from graphc.backends.triton.jobs import jobs_of
 from graphc.backends.triton.layout import ordered_operands
 from graphc.backends.triton.program import Program
 from graphc.backends.triton.split import split_products
+from graphc.backends.triton.static import StaticProgram
 from graphc.backends.triton.toolchain import TARGETS, Target, triton_version
 from graphc.errors import BackendError
 from graphc.kernel.terms import Kernel
 from graphc.memory import StateBuffer
-from graphc.schedule import Schedule
+from graphc.schedule import Schedule, bind_sizes
 from graphc.types import TensorType
 
 __all__ = ["BACKEND", "TritonBackend", "device_target"]
@@ -29,8 +34,10 @@ class TritonBackend:
     name = "triton"
     blocks = 512
 
-    def __init__(self, precision: str = "ieee") -> None:
-        self.precision = precision
+    def __init__(self, precision: str = "ieee", target: Target | None = None) -> None:
+        """``target``: a GPU that need not be here; without one, the device of this machine."""
+        exact = target is not None and target.kind == "hip"  # which every precision allows
+        self.precision, self.target = "ieee" if exact else precision, target
 
     def on_device(self, value: object) -> TensorType | None:
         """The type of an array on a CUDA device; see ``graphc.backend.Backend``."""
@@ -38,13 +45,21 @@ class TritonBackend:
 
     def with_precision(self, precision: str) -> TritonBackend:
         """The same, for programs whose f32 products may run so; see ``graphc.backend.Backend``."""
-        return TritonBackend(precision)
+        return TritonBackend(precision, self.target)
+
+    def for_target(self, target: str) -> TritonBackend:
+        """The backend that compiles for a GPU that need not be here."""
+        if target not in TARGETS:
+            raise BackendError(
+                f"compile(target={target!r}): no such target; there are {', '.join(TARGETS)}"
+            )
+        return TritonBackend(self.precision, TARGETS[target])
 
     def unavailable(self) -> str | None:
         """Why this machine cannot run it, or None where it can."""
         if triton_version() is None:
             return "Triton is not installed: pip install 'graphc[gpu]' (Linux)"
-        return cuda.unavailable()
+        return cuda.unavailable() if self.target is None else None
 
     def refine(self, kernel: Kernel) -> Sequence[Kernel]:
         """Operands that lie along the wrong axis are copied, long sums of few products are cut; see
@@ -61,8 +76,15 @@ class TritonBackend:
         constants: Mapping[str, NDArray[Any]],
         plan: Plan | None = None,
         slow: Callable[..., Any] | None = None,
-    ) -> Program:
+    ) -> Program | StaticProgram:
         """Compile the kernels and load the program; see ``graphc.backend.Backend``."""
+        if self.target is not None:
+            jobs = jobs_of(schedule, self.precision)
+            made = compile_kernels(jobs.values(), self.target)
+            why = "save(path) takes it to a machine that has one, target=None compiles for this one"
+            if plan is not None and not schedule.sizes:
+                schedule = bind_sizes(schedule, {}, plan({}))
+            return StaticProgram(schedule, self.target, dict(zip(jobs, made, strict=True)), why)
         device = cuda.driver()
         return Program(
             schedule,
@@ -74,6 +96,35 @@ class TritonBackend:
             slow=slow,
             precision=self.precision,
         )
+
+    # -- exports
+    def export(self, loaded: Loaded) -> dict[str, bytes]:
+        """The files of a program's machine code; see ``graphc.backend.Exporting``."""
+        assert isinstance(loaded, Inspected)
+        return kernel_files(loaded.schedule, loaded.target, loaded.kernels)
+
+    def restore(
+        self,
+        schedule: Schedule,
+        files: Mapping[str, bytes],
+        *,
+        states: Mapping[str, StateBuffer],
+        constants: Mapping[str, NDArray[Any]],
+        plan: Plan | None = None,
+    ) -> Program | StaticProgram:
+        """The program of an export: it runs where the device has its target."""
+        assert self.target is not None
+        kernels = kernels_of_files(schedule, self.target, files)
+        why = cuda.unavailable()
+        if why is None:
+            device = cuda.driver()
+            if device_target(device.capability) == self.target:
+                return Program(
+                    schedule, states=states, constants=constants, driver=device,
+                    target=self.target, plan=plan, kernels=kernels,
+                )  # fmt: skip
+            why = f"the device has compute capability {device.capability / 10}"
+        return StaticProgram(schedule, self.target, kernels, why)
 
 
 def device_target(capability: int) -> Target:

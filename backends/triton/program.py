@@ -24,13 +24,14 @@ from graphc.backends.triton.binding import Binding, bytes_of
 from graphc.backends.triton.compiler import CompiledKernel, compile_kernels
 from graphc.backends.triton.driver import Driver, Function
 from graphc.backends.triton.emit import CHECK_LIMIT
+from graphc.backends.triton.inspection import Inspected
 from graphc.backends.triton.jobs import Key, jobs_of, key_of_part, parts_of
 from graphc.backends.triton.states import device_state
 from graphc.backends.triton.steps import Loaded, kernel_runs
 from graphc.backends.triton.tiling import GpuTiling
-from graphc.backends.triton.toolchain import Target, disassemble, resources_of
+from graphc.backends.triton.toolchain import Target
 from graphc.bind import Parameter, bind_arguments
-from graphc.errors import BackendError, BindError, RuntimeCheckError
+from graphc.errors import BindError, RuntimeCheckError
 from graphc.memory import StateBuffer, StateLocks, address_of
 from graphc.records import dataclass
 from graphc.schedule import Buffer, Copy, Launch, Schedule, bind_sizes
@@ -52,7 +53,7 @@ class TimedLaunch:
     worker: int
 
 
-class Program:
+class Program(Inspected):
     """A loaded schedule; ``call`` takes NumPy or device arrays and gives device arrays."""
 
     def __init__(
@@ -67,12 +68,15 @@ class Program:
         slow: Callable[..., Any] | None = None,
         precision: str = "ieee",
         tilings: Mapping[str, GpuTiling] | None = None,
+        kernels: Mapping[Key, CompiledKernel] | None = None,
     ) -> None:
+        """``kernels`` are those of an export; without it they are compiled."""
         self.schedule, self.driver, self.target = schedule, driver, target
         self._plan, self._slow = plan, slow or self._call_slowly
-        jobs = jobs_of(schedule, precision, tilings)
-        made = compile_kernels(jobs.values(), target)
-        self.kernels = dict(zip(jobs, made, strict=True))
+        if kernels is None:
+            jobs = jobs_of(schedule, precision, tilings)
+            kernels = dict(zip(jobs, compile_kernels(jobs.values(), target), strict=True))
+        self.kernels = kernels
         self._functions: dict[Key, Function] = {
             key: driver.load(kernel) for key, kernel in self.kernels.items()
         }
@@ -121,7 +125,7 @@ class Program:
 
     # -- sizes
     @property
-    def arenabytes_of(self) -> int:
+    def arena_bytes(self) -> int:
         """Bytes that intermediate results take, for the sizes bound last."""
         return self._current.schedule.arena_bytes if self._current else 0
 
@@ -262,27 +266,6 @@ class Program:
         for copy, target, nbytes in kept:
             self.driver.copy_within(target, copy, nbytes)
             self._pool.give(copy, nbytes)
-
-    def source(self, kernel: str) -> str:
-        """The Triton source that a kernel was compiled from."""
-        return self._compiled(kernel).emitted.text
-
-    assembly_kinds = ("asm", "sass", "ptx", "ttgir")
-
-    def assembly(self, kernel: str, kind: str = "asm") -> str:
-        """A kernel's machine code, to read, or the compiler's texts before it."""
-        code = self._compiled(kernel).code
-        return disassemble(code, ("-sass",)) if kind in ("asm", "sass") else code.texts[kind]
-
-    def resources(self, kernel: str) -> Mapping[str, int]:
-        """Registers of a thread, bytes of its stack, shared memory and threads of a block."""
-        return resources_of(self._compiled(kernel).code)
-
-    def _compiled(self, kernel: str) -> CompiledKernel:
-        for (name, _, _), compiled in self.kernels.items():
-            if name == kernel:
-                return compiled
-        raise BackendError(f"{self.schedule.name} has no kernel {kernel!r}")
 
 
 def _is_exact(arg: Any, type_: TensorType) -> bool:

@@ -218,8 +218,13 @@ def disassemble(code: Code, options: tuple[str, ...]) -> str:
     return done.stdout
 
 
-def resources_of(code: Code) -> dict[str, int]:
-    """Registers of a thread, bytes of its stack, shared memory and threads of a block (NVIDIA)."""
+def resources_of(code: Code, target: Target | None = None) -> dict[str, int]:
+    """Registers of a thread, bytes of its stack, shared memory and threads of a block.
+
+    AMD's say how many vector and scalar registers were spilled, too.
+    """
+    if target is not None and target.kind == "hip":
+        return _amd_resources(code, target)
     found = re.search(r"REG:(\d+) STACK:(\d+)", disassemble(code, ("-res-usage",)))
     if found is None:
         raise BackendError(f"kernel {code.symbol}: cuobjdump says nothing of its resources")
@@ -227,6 +232,22 @@ def resources_of(code: Code) -> dict[str, int]:
         "registers": int(found[1]), "stack": int(found[2]), "shared": code.shared,
         "threads": 32 * code.warps,
     }  # fmt: skip
+
+
+_AMD_FIELDS = {
+    "registers": "vgpr_count", "scalar registers": "sgpr_count",
+    "stack": "private_segment_fixed_size", "spilled": "vgpr_spill_count",
+    "spilled scalars": "sgpr_spill_count",
+}  # fmt: skip
+
+
+def _amd_resources(code: Code, target: Target) -> dict[str, int]:
+    text = code.texts["amdgcn"]
+    found = {
+        name: re.search(rf"\.{field}:\s*(\d+)", text) for name, field in _AMD_FIELDS.items()
+    }
+    counted = {name: int(match[1]) for name, match in found.items() if match is not None}
+    return counted | {"shared": code.shared, "threads": target.warp * code.warps}
 
 
 def _cuobjdump() -> str | None:

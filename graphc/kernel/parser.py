@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphc.errors import DTypeError, KernelError
@@ -30,7 +30,7 @@ from graphc.kernel.terms import (
 from graphc.kernel.tokens import Cursor, Token
 from graphc.types import DTYPES, Dim, DType, Extent, TensorType
 
-__all__ = ["parse_kernel"]
+__all__ = ["parse_extent", "parse_kernel"]
 
 Operand = Term | Number
 
@@ -53,6 +53,22 @@ def parse_kernel(text: str) -> Kernel:
        ^
     """
     return _Parser(text).kernel()
+
+
+def parse_extent(text: str, sizes: Sequence[SizeSymbol] = ()) -> Extent:
+    """The extent that ``text`` says, of declared sizes.
+
+    >>> parse_extent("(B+63)//64*4", [SizeSymbol("B")])
+    4*((B+63)//64)
+    """
+    parser = _Parser(text)
+    for size in sizes:
+        parser.sizes[size.name], parser.dims[size.name] = size, build.size_dim(size)
+    found = parser.extent()
+    parser.cursor.end_of_line()
+    if parser.cursor.token.kind != "end":
+        raise parser.cursor.error(f"expected the end, found {parser.cursor.token}")
+    return found
 
 
 class _Parser:
