@@ -2,6 +2,7 @@
 
 from graphc.nn import (
     activations,
+    adaptive,
     attention,
     cloning,
     containers,
@@ -15,9 +16,11 @@ from graphc.nn import (
     pooling,
     recurrence,
     seq2seq,
+    similarity,
     transformers,
 )
 from graphc.nn.activations import *
+from graphc.nn.adaptive import *
 from graphc.nn.attention import *
 from graphc.nn.cloning import *
 from graphc.nn.containers import *
@@ -30,6 +33,7 @@ from graphc.nn.normalization import *
 from graphc.nn.pooling import *
 from graphc.nn.recurrence import *
 from graphc.nn.seq2seq import *
+from graphc.nn.similarity import *
 from graphc.nn.transformers import *
 
 __all__ = [
@@ -38,6 +42,7 @@ __all__ = [
     "functional",
     "init",
     *activations.__all__,
+    *adaptive.__all__,
     *attention.__all__,
     *cloning.__all__,
     *containers.__all__,
@@ -49,5 +54,6 @@ __all__ = [
     *pooling.__all__,
     *recurrence.__all__,
     *seq2seq.__all__,
+    *similarity.__all__,
     *transformers.__all__,
 ]

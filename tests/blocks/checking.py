@@ -84,7 +84,7 @@ def directions(block: Block, values: Sequence[Any], dtype: str) -> list[Array]:
 def _along(values: Sequence[Any], arrays: Sequence[Array]) -> Any:
     """The derivative of the values along the arrays, before it is taken."""
     pairs = zip(values, arrays, strict=True)
-    return sum((v * gc.constant(a)).sum() for v, a in pairs if v.dtype.is_float)
+    return sum((v * gc.constant(a, v.dtype)).sum() for v, a in pairs if v.dtype.is_float)
 
 
 def wanted(
@@ -118,7 +118,7 @@ def _slopes(
 
 
 def _numpy(tensor: Any) -> Array:
-    array: Array = tensor.detach().numpy()
+    array: Array = tensor.detach().numpy(force=True)
     return array
 
 

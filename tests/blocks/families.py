@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from tests.blocks.activations import ACTIVATIONS
 from tests.blocks.attention import ATTENTION
+from tests.blocks.losses import LOSSES
 from tests.blocks.recurrence import RECURRENCE
 from tests.blocks.sample import Block
 
 FAMILIES: dict[str, list[Block]] = {
     "Activations": ACTIVATIONS,
+    "Losses and similarities": LOSSES,
     "Recurrence": RECURRENCE,
     "Attention and embeddings": ATTENTION,
 }

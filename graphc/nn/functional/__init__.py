@@ -6,25 +6,31 @@ Each is a composite: made of primitive ops, and drawn, printed and exported as o
 from graphc.nn.functional import (
     activations,
     attention,
+    classification,
     competitions,
     convolutions,
+    ctc,
     embeddings,
     layers,
     losses,
     normalization,
     pooling,
     recurrence,
+    similarity,
 )
 from graphc.nn.functional.activations import *
 from graphc.nn.functional.attention import *
+from graphc.nn.functional.classification import *
 from graphc.nn.functional.competitions import *
 from graphc.nn.functional.convolutions import *
+from graphc.nn.functional.ctc import *
 from graphc.nn.functional.embeddings import *
 from graphc.nn.functional.layers import *
 from graphc.nn.functional.losses import *
 from graphc.nn.functional.normalization import *
 from graphc.nn.functional.pooling import *
 from graphc.nn.functional.recurrence import *
+from graphc.nn.functional.similarity import *
 from graphc.ops import log_softmax, relu, sigmoid, softmax, tanh
 
 __all__ = [
@@ -35,12 +41,15 @@ __all__ = [
     "tanh",
     *activations.__all__,
     *attention.__all__,
+    *classification.__all__,
     *competitions.__all__,
     *convolutions.__all__,
+    *ctc.__all__,
     *embeddings.__all__,
     *layers.__all__,
     *losses.__all__,
     *normalization.__all__,
     *pooling.__all__,
     *recurrence.__all__,
+    *similarity.__all__,
 ]

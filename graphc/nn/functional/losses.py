@@ -1,166 +1,262 @@
-"""Losses: what compares a prediction with a target."""
+"""Losses element by element: what a prediction misses its target by. Names are PyTorch's.
+
+``reduction`` is "mean", "sum" or "none" (the elements).
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 from graphc import ops
-from graphc.errors import DTypeError, ShapeError
-from graphc.graph import Value, apply
+from graphc.dsl import stop_gradient
+from graphc.errors import ShapeError
+from graphc.graph import Value
+from graphc.nn.functional.activations import log_of_sigmoid
+from graphc.nn.functional.pieces import at_least, mean_over_batch, pair, reduced, weighed
 from graphc.op import composite
-from graphc.ops.creation import full
 from graphc.ops.lifting import lift_one
 from graphc.source import here
-from graphc.types import Extent, int64
 
-__all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "mse_loss"]
+__all__ = [
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "gaussian_nll_loss",
+    "huber_loss",
+    "kl_div",
+    "l1_loss",
+    "mse_loss",
+    "poisson_nll_loss",
+    "smooth_l1_loss",
+    "soft_margin_loss",
+]
 
 
-def _reduced(loss: Value, reduction: str) -> Value:
-    if reduction == "none":
-        return loss
-    if reduction == "sum":
-        return ops.sum(loss)
-    if reduction == "mean":
-        return ops.mean(loss)
-    raise ValueError(f"reduction is 'mean', 'sum' or 'none', not {reduction!r}")
-
-
-def _same_shape(name: str, x: Value, target: Value) -> None:
-    if x.shape != target.shape and target.shape != ():
-        raise ShapeError(
-            f"{name}: input is {x.type}, target {target.type}: the shapes must agree "
-            "(a silent broadcast here is nearly always a mistake); reshape one",
-            here(),
-        )
+# ---- distances
 
 
 @composite
-def mse_loss(x: object, target: object, reduction: str = "mean") -> Value:
-    """``(x - target)^2``, its mean, sum or (``"none"``) elements."""
-    value, wanted = lift_one("mse_loss", x), lift_one("mse_loss", target)
-    _same_shape("mse_loss", value, wanted)
-    difference = value - target
-    return _reduced(difference * difference, reduction)
-
-
-@composite
-def binary_cross_entropy_with_logits(x: object, target: object, reduction: str = "mean") -> Value:
-    """``-(t log sigmoid(x) + (1 - t) log(1 - sigmoid(x)))``, without overflow."""
-    value = lift_one("binary_cross_entropy_with_logits", x)
-    wanted = lift_one("binary_cross_entropy_with_logits", target)
-    _same_shape("binary_cross_entropy_with_logits", value, wanted)
-    loss = ops.maximum(value, 0.0) - value * target + ops.log1p(ops.exp(-ops.abs(value)))
-    return _reduced(loss, reduction)
-
-
-@composite
-def cross_entropy(
-    x: object,
-    target: object,
-    weight: Value | None = None,
-    ignore_index: int = -100,
-    reduction: str = "mean",
-    label_smoothing: float = 0.0,
+def mse_loss(
+    x: object, target: object, reduction: str = "mean", weight: object = None
 ) -> Value:
-    """Cross-entropy of logits with class labels or class probabilities.
+    """``(x - target)^2``; with ``weight`` of x's shape "mean" is the weighted mean.
 
-    ``x`` is [N, C] (or [C], or [N, C, ...]); ``target`` holds integers of shape [N] (or [], or
-    [N, ...]), or floating probabilities of x's shape. With z = x - max(x)::
-
-        loss = log(sum(exp(z))) - z[label]
-
-    A label equal to ``ignore_index`` counts for nothing; any other outside of 0..C-1 fails the
-    call. ``weight`` [C] weighs the classes; ``"mean"`` divides by the sum of the weights that
-    count. ``label_smoothing`` s mixes in ``s / C`` of every class (Szegedy et al. 2016).
-
-    >>> import graphc as gc
-    >>> cross_entropy(gc.observed("x", (8, 10)), gc.observed("y", (8,), gc.int64)).shape
+    >>> mse_loss([1.0, 2.0], [1.0, 4.0]).shape
     ()
     """
-    logits, wanted = lift_one("cross_entropy", x), lift_one("cross_entropy", target)
-    axis = _class_axis(logits, wanted)
-    if not 0.0 <= label_smoothing <= 1.0:
-        raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
-    classes = logits.shape[axis]
-    by_class = None if weight is None else _along(weight, axis, logits)
-    shifted, log_total = _shifted(logits, axis)
-    if wanted.dtype.is_float:
-        if label_smoothing:
-            wanted = wanted * (1.0 - label_smoothing) + _share(label_smoothing, classes, logits)
-        weighted = wanted if by_class is None else wanted * by_class
-        loss = ops.sum(weighted, axis) * log_total - ops.sum(weighted * shifted, axis)
-        return _reduced(loss, reduction)
-    keep = wanted != ignore_index
-    hit = _hit(wanted, keep, axis, classes, logits)
-    loss = log_total - ops.sum(ops.where(hit, shifted, 0.0), axis)
-    counts = keep.astype(logits.dtype)
-    if by_class is not None:
-        chosen = ops.sum(ops.where(hit, by_class, 0.0), axis)
-        loss, counts = loss * chosen, counts * chosen
-    if label_smoothing:
-        log_p = shifted - ops.expand_dims(log_total, axis)
-        every = ops.sum(log_p if by_class is None else log_p * by_class, axis)
-        share = _share(label_smoothing, classes, logits)
-        loss = (1.0 - label_smoothing) * loss - share * every
-    loss = ops.where(keep, loss, 0.0)
-    if reduction != "mean":
-        return _reduced(loss, reduction)
-    return ops.sum(loss) / ops.sum(counts)
+    value, wanted = pair("mse_loss", x, target)
+    difference = value - wanted
+    return weighed("mse_loss", difference * difference, weight, reduction)
 
 
-def _share(label_smoothing: float, classes: Extent, logits: Value) -> Value:
-    """What label smoothing gives to each class."""
-    return label_smoothing / full((), classes, logits.dtype)
+@composite
+def l1_loss(x: object, target: object, reduction: str = "mean", weight: object = None) -> Value:
+    """``|x - target|``; with ``weight`` of x's shape "mean" is the weighted mean.
+
+    >>> l1_loss([1.0, 2.0], [1.0, 4.0]).shape
+    ()
+    """
+    value, wanted = pair("l1_loss", x, target)
+    return weighed("l1_loss", ops.abs(value - wanted), weight, reduction)
 
 
-def _class_axis(logits: Value, target: Value) -> int:
-    """The axis of the classes, the shapes checked."""
-    if logits.ndim == 0 or not logits.dtype.is_float:
-        raise ShapeError(f"cross_entropy: logits are [N, C], floating; got {logits.type}", here())
-    axis = 0 if logits.ndim == 1 else 1
-    labels = tuple(e for i, e in enumerate(logits.shape) if i != axis)
-    expected = logits.shape if target.dtype.is_float else labels
-    if target.dtype.kind == "b":
-        raise DTypeError("cross_entropy: labels are integers, got bool", here())
-    if target.shape != expected:
-        what = "probabilities" if target.dtype.is_float else "labels"
+@composite
+def smooth_l1_loss(
+    x: object, target: object, reduction: str = "mean", beta: float = 1.0
+) -> Value:
+    """With d = x - target: ``d^2 / (2 beta)`` where ``|d| < beta``, else ``|d| - beta / 2``.
+
+    Girshick, "Fast R-CNN", 2015. ``beta=0`` is ``l1_loss``.
+
+    >>> smooth_l1_loss([1.0, 2.0], [1.0, 4.0]).shape
+    ()
+    """
+    value, wanted = pair("smooth_l1_loss", x, target)
+    if beta < 0.0:
+        raise ValueError(f"smooth_l1_loss: beta must be >= 0, got {beta}")
+    difference = value - wanted
+    size = ops.abs(difference)
+    if beta == 0.0:
+        return reduced(size, reduction)
+    near = (0.5 / beta) * (difference * difference)
+    return reduced(ops.where(size < beta, near, size - 0.5 * beta), reduction)
+
+
+@composite
+def huber_loss(
+    x: object,
+    target: object,
+    reduction: str = "mean",
+    delta: float = 1.0,
+    weight: object = None,
+) -> Value:
+    """With d = x - target: ``d^2 / 2`` where ``|d| <= delta``, else ``delta (|d| - delta / 2)``.
+
+    Huber, "Robust Estimation of a Location Parameter", 1964.
+
+    >>> huber_loss([1.0, 2.0], [1.0, 4.0]).shape
+    ()
+    """
+    value, wanted = pair("huber_loss", x, target)
+    if not delta > 0.0:
+        raise ValueError(f"huber_loss: delta must be > 0, got {delta}")
+    difference = value - wanted
+    size = ops.abs(difference)
+    near, far = 0.5 * (difference * difference), delta * (size - 0.5 * delta)
+    return weighed("huber_loss", ops.where(size <= delta, near, far), weight, reduction)
+
+
+# ---- two classes
+
+
+@composite
+def binary_cross_entropy(
+    x: object, target: object, weight: object = None, reduction: str = "mean"
+) -> Value:
+    """``-(t log x + (1 - t) log(1 - x))`` of probabilities x; logarithms count as at least -100.
+
+    ``weight`` multiplies the elements. An x outside of [0, 1] makes NaN, whose place
+    ``compile(..., check="nan")`` tells.
+
+    >>> binary_cross_entropy([0.5, 0.9], [0.0, 1.0]).shape
+    ()
+    """
+    value, wanted = pair("binary_cross_entropy", x, target)
+    never, always = value == 0.0, value == 1.0  # where a logarithm has no derivative
+    log_of_one = ops.where(never, -100.0, ops.log(ops.where(never, 1.0, value)))
+    log_of_zero = ops.where(always, -100.0, ops.log1p(-ops.where(always, 0.0, value)))
+    log_of_one, log_of_zero = at_least(log_of_one, -100.0), at_least(log_of_zero, -100.0)
+    loss = -(wanted * log_of_one + (1.0 - wanted) * log_of_zero)
+    return reduced(_scaled("binary_cross_entropy", loss, weight), reduction)
+
+
+@composite
+def binary_cross_entropy_with_logits(
+    x: object,
+    target: object,
+    weight: object = None,
+    reduction: str = "mean",
+    pos_weight: object = None,
+) -> Value:
+    """``-(q t log sigmoid(x) + (1 - t) log(1 - sigmoid(x)))``, without overflow.
+
+    ``pos_weight`` q weighs the positive targets, ``weight`` the elements; both broadcast to x.
+
+    >>> binary_cross_entropy_with_logits([0.5, 9.0], [0.0, 1.0]).shape
+    ()
+    """
+    name = "binary_cross_entropy_with_logits"
+    value, wanted = pair(name, x, target)
+    log_p = log_of_sigmoid(value)  # and log(1 - sigmoid(x)) = log_p - x
+    positive = wanted if pos_weight is None else _scaled(name, wanted, pos_weight)
+    loss = (1.0 - wanted) * (value - log_p) - positive * log_p
+    return reduced(_scaled(name, loss, weight), reduction)
+
+
+@composite
+def soft_margin_loss(x: object, target: object, reduction: str = "mean") -> Value:
+    """``log(1 + exp(-t x))`` of targets t = -1 or 1, without overflow.
+
+    >>> soft_margin_loss([0.5, 9.0], [-1.0, 1.0]).shape
+    ()
+    """
+    value, wanted = pair("soft_margin_loss", x, target)
+    return reduced(-log_of_sigmoid(wanted * value), reduction)
+
+
+# ---- distributions
+
+
+@composite
+def kl_div(
+    x: object, target: object, reduction: str = "mean", log_target: bool = False
+) -> Value:
+    """``t (log t - x)`` of log-probabilities x; with ``log_target`` the target is log t.
+
+    ``reduction="batchmean"``, the sum over the batch's size, is the divergence of Kullback and
+    Leibler (1951). Where t is 0, so is the loss.
+
+    >>> kl_div([[-1.0, -0.5]], [[0.5, 0.5]], reduction="batchmean").shape
+    ()
+    """
+    value, wanted = pair("kl_div", x, target)
+    if log_target:
+        return mean_over_batch(ops.exp(wanted) * (wanted - value), reduction)
+    some = wanted > 0.0
+    entropy = ops.where(some, wanted * ops.log(ops.where(some, wanted, 1.0)), 0.0)
+    return mean_over_batch(entropy - wanted * value, reduction)
+
+
+@composite
+def gaussian_nll_loss(
+    x: object,
+    target: object,
+    var: object,
+    full: bool = False,
+    eps: float = 1e-6,
+    reduction: str = "mean",
+) -> Value:
+    """``(log var + (x - t)^2 / var) / 2``: t's likelihood under a normal distribution around x.
+
+    ``var`` has x's shape, or the last axis left out or 1, or is a scalar; it counts as at least
+    ``eps``, which its derivative does not see. ``full`` adds ``log(2 pi) / 2``. Nix, Weigend 1994.
+
+    >>> gaussian_nll_loss([1.0, 2.0], [1.0, 4.0], [1.0, 0.5]).shape
+    ()
+    """
+    value, wanted = pair("gaussian_nll_loss", x, target)
+    spread = lift_one("gaussian_nll_loss", var)
+    if spread.ndim and spread.shape == value.shape[:-1]:
+        spread = ops.expand_dims(spread, -1)
+    if spread.ndim and spread.shape not in (value.shape, (*value.shape[:-1], 1)):
         raise ShapeError(
-            f"cross_entropy: logits {logits.type} take {what} of shape {expected}, "
-            f"got {target.type}",
+            f"gaussian_nll_loss: var is {spread.type}; of x {value.type} it has the shape, or "
+            "1 or no last axis",
             here(),
         )
-    return axis
+    if not eps > 0.0:
+        raise ValueError(f"gaussian_nll_loss: eps must be > 0, got {eps}")
+    spread = spread + stop_gradient(ops.maximum(spread, eps) - spread)
+    difference = value - wanted
+    loss = 0.5 * (ops.log(spread) + difference * difference / spread)
+    return reduced(loss + 0.5 * math.log(2.0 * math.pi) if full else loss, reduction)
 
 
-def _shifted(logits: Value, axis: int) -> tuple[Value, Value]:
-    """z = logits - max, and log(sum(exp(z))) without the axis.
+@composite
+def poisson_nll_loss(
+    x: object,
+    target: object,
+    log_input: bool = True,
+    full: bool = False,
+    eps: float = 1e-8,
+    reduction: str = "mean",
+) -> Value:
+    """``exp(x) - t x`` for counts t of expected number exp(x); without ``log_input`` of expected
+    number x: ``x - t log(x + eps)``.
 
-    The maximum is a constant to derivatives: its own cancel out.
+    ``full`` adds Stirling's ``t log t - t + log(2 pi t) / 2`` where t > 1.
+
+    >>> poisson_nll_loss([1.0, 2.0], [1.0, 4.0]).shape
+    ()
     """
-    shifted = logits - ops.stop_gradient(ops.max(logits, axis, keepdims=True))
-    return shifted, ops.log(ops.sum(ops.exp(shifted), axis))
+    value, wanted = pair("poisson_nll_loss", x, target)
+    expected, log_of_it = (ops.exp(value), value) if log_input else (value, ops.log(value + eps))
+    loss = expected - wanted * log_of_it
+    if full:
+        many = wanted > 1.0
+        safe = ops.where(many, wanted, 1.0)
+        stirling = wanted * ops.log(safe) - wanted + 0.5 * ops.log(2.0 * math.pi * safe)
+        loss = loss + ops.where(many, stirling, 0.0)
+    return reduced(loss, reduction)
 
 
-def _hit(target: Value, keep: Value, axis: int, classes: Extent, logits: Value) -> Value:
-    """bool, of the logits' shape: whether the class is the label. Checks the labels' range.
-
-    The label is looked up in 0..C-1, which checks it; a comparison instead of a gather of the
-    logits keeps loss and gradient in one pass over them.
-    """
-    known = ops.where(keep, target, 0).astype(int64)
-    label = apply("gather", ops.arange(classes), known, axis=0, batch_dims=0)
-    index = apply("iota", shape=logits.shape, axis=axis, dtype=int64)
-    return index == ops.expand_dims(label, axis)
-
-
-def _along(weight: Value, axis: int, logits: Value) -> Value:
-    """A vector over the classes, laid along their axis."""
-    if weight.shape != (logits.shape[axis],):
+def _scaled(name: str, loss: Value, weight: object) -> Value:
+    """``loss`` times a weight that broadcasts to it."""
+    if weight is None:
+        return loss
+    factors = lift_one(name, weight)
+    scaled = loss * factors
+    if scaled.shape != loss.shape:
         raise ShapeError(
-            f"cross_entropy: weight is {weight.type}, one for each of {logits.shape[axis]} classes",
-            here(),
+            f"{name}: a weight {factors.type} does not broadcast to {loss.type}", here()
         )
-    shape: list[Any] = [1] * logits.ndim
-    shape[axis] = weight.shape[0]
-    return ops.broadcast_to(ops.reshape(weight, tuple(shape)), logits.shape)
+    return scaled
