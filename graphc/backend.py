@@ -1,8 +1,9 @@
-"""What a backend is, and how one is found by name.
+"""What a backend is, and how one is found.
 
 A backend lives in ``graphc.backends.NAME`` with a module ``backend`` that holds ``BACKEND``.
 Nothing of it is imported before it is asked for. ``GRAPHC_BACKEND`` chooses one where the program
-does not.
+does not; else it is a GPU's where there is one that can be used, and the CPU's elsewhere. A backend
+that wants to be chosen unasked says in a module ``presence`` whether it is worth asking.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from graphc.types import TensorType
 __all__ = ["DEFAULT", "Backend", "Exporting", "Loaded", "Plan", "backend_names", "find_backend"]
 
 DEFAULT = "llvm"
+#: chosen unasked where it can run
+PREFERRED = "triton"
 #: what compiles for machines that need not be here
 TARGETED = "triton"
 
@@ -146,19 +149,17 @@ def backend_names() -> tuple[str, ...]:
 def find_backend(
     name: str | None = None, target: str | None = None, *, compiles: bool = True
 ) -> Backend:
-    """The backend of that name, else of ``GRAPHC_BACKEND``, else the default; BackendError if it
-    cannot run here. With ``target``, a machine that need not be here, the one that knows targets;
-    ``compiles=False`` asks for one that only reads what it compiled elsewhere.
+    """The backend of that name, else of ``GRAPHC_BACKEND``, else the best that this machine can
+    run; BackendError if it cannot run here. With ``target``, a machine that need not be here, the
+    one that knows targets; ``compiles=False`` asks for one that only reads what was compiled.
 
     >>> find_backend("llvm").name
     'llvm'
     """
-    chosen = name or (TARGETED if target else os.environ.get("GRAPHC_BACKEND"))
-    wanted = chosen or DEFAULT
+    wanted = name or (TARGETED if target else os.environ.get("GRAPHC_BACKEND")) or _best()
     if wanted not in backend_names():
         raise BackendError(f"no backend {wanted!r}; there are: {', '.join(backend_names())}")
-    module = importlib.import_module(f"graphc.backends.{wanted}.backend")
-    backend: Backend = module.BACKEND
+    backend = _backend(wanted)
     if target is not None:
         backend = backend.for_target(target)
         if not compiles:
@@ -167,3 +168,17 @@ def find_backend(
     if reason is not None:
         raise BackendError(f"backend {wanted!r} cannot run here: {reason}")
     return backend
+
+
+def _backend(name: str) -> Backend:
+    backend: Backend = importlib.import_module(f"graphc.backends.{name}.backend").BACKEND
+    return backend
+
+
+def _best() -> str:
+    """The preferred backend, if this machine can run it, else the default."""
+    if PREFERRED in backend_names():
+        presence = importlib.import_module(f"graphc.backends.{PREFERRED}.presence")
+        if presence.present() and _backend(PREFERRED).unavailable() is None:
+            return PREFERRED
+    return DEFAULT

@@ -79,6 +79,9 @@ def compile(  # noqa: A001 - the verb that everybody expects
     call may reuse, so that their arrays are not to be used after it; donating one twice is an
     error. CPU programs leave them as they are.
 
+    ``backend`` ("llvm", "triton") or ``device`` ("cpu", "cuda") say where it runs; without them it
+    is a GPU that can be used, else the CPU. Programs of both share their states.
+
     ``target`` ("sm_80", "sm_90", "sm_100", "gfx942") compiles for a GPU that need not be here: the
     executable can be looked at and saved (``save``), not called.
 
@@ -90,7 +93,7 @@ def compile(  # noqa: A001 - the verb that everybody expects
     >>> gc.compile([x], {"double": x * 2.0})(np.float32([1, 2, 3]))
     {'double': array([2., 4., 6.], dtype=float32)}
     """
-    _refuse(device=device, mesh=mesh, shard=shard)
+    _refuse(mesh=mesh, shard=shard)
     _check_options(check, precision, tune, unused)
     del tolerance  # permission to round differently, which no kernel makes use of yet
     given = [inputs] if isinstance(inputs, Value | Dim) else list(inputs)
@@ -110,7 +113,7 @@ def compile(  # noqa: A001 - the verb that everybody expects
         form,
         name=label,
         mode=chosen or "eval",
-        backend=backend,
+        backend=_backend_of(backend, device),
         check_nan=check == "nan",
         memory_budget=memory_budget,
         precision=precision,
@@ -125,9 +128,23 @@ def compile(  # noqa: A001 - the verb that everybody expects
 def _refuse(**options: object) -> None:
     """Options whose parts this version does not have: an error, never a silent difference."""
     for option, value in options.items():
-        if value is None or value == () or (option == "device" and value == "cpu"):
+        if value is None or value == ():
             continue
         raise BackendError(f"compile({option}={value!r}): this version has no such backend part")
+
+
+_DEVICES = {"cpu": "llvm", "cuda": "triton"}
+
+
+def _backend_of(backend: str | None, device: str | None) -> str | None:
+    """The backend of a device, where one is named."""
+    if device is None:
+        return backend
+    if device not in _DEVICES:
+        raise BackendError(f"compile(device={device!r}): it is 'cpu' or 'cuda'")
+    if backend not in (None, _DEVICES[device]):
+        raise BackendError(f"compile(device={device!r}): backend {backend!r} does not run there")
+    return _DEVICES[device]
 
 
 def _check_options(check: str | None, precision: str, tune: str | None, unused: str) -> None:
@@ -419,9 +436,6 @@ class Executable:
         graph, _ = bind_graph(self.graph, fixed)
         compiled, memory = self._fitting(graph)
         scheduled = compiled.scheduled
-        for name, cell in scheduled.cells.items():
-            if self._target is None:
-                cell.buffer.claim(self._backend.name, name)
         loaded = self._backend.compile(
             scheduled.schedule,
             states={name: cell.buffer for name, cell in scheduled.cells.items()},

@@ -29,6 +29,7 @@ _SHARING = 1 << 16  # bytes of the smallest block that lies in a chunk with othe
 _CHUNK = 8 * HUGE_PAGE
 _LOCK_BYTES = 64  # glibc's pthread_rwlock_t has 56
 _VERSION_OFFSET = 64  # bytes from the lock to the version, an int64
+_STALE_OFFSET = 72  # bytes from the lock to a word: are the newest values elsewhere?
 
 _libc = ctypes.CDLL(None)
 for _name in ("init", "rdlock", "wrlock", "unlock"):
@@ -115,6 +116,7 @@ def empty(type_: TensorType) -> NDArray[np.generic]:
     return allocate(nbytes).view(type_.dtype.numpy).reshape(shape)
 
 
+_fetching = threading.Lock()
 _states: weakref.WeakSet[StateBuffer] = weakref.WeakSet()
 
 
@@ -129,7 +131,7 @@ class StateBuffer:
     """
 
     __slots__ = (
-        "__weakref__", "_record", "_version", "array", "home", "lock_address", "remote", "type",
+        "__weakref__", "_record", "_remote", "_stale", "_version", "array", "lock_address", "type",
     )  # fmt: skip
 
     def __init__(self, type_: TensorType, values: ArrayLike | None = None) -> None:
@@ -138,14 +140,12 @@ class StateBuffer:
         self.array[...] = 0 if values is None else values
         self._record = allocate(_LOCK_BYTES + 64).view(np.int64)
         self._record[:] = 0
-        #: address of the lock; the version follows 64 bytes later
+        #: address of the lock; the version follows 64 bytes later, then whether ``array`` is stale
         self.lock_address = address_of(self._record)
         self._version = ctypes.c_int64.from_address(self.lock_address + _VERSION_OFFSET)
         _libc.pthread_rwlock_init(ctypes.c_void_p(self.lock_address), None)
-        #: the backend whose programs use it, once one does
-        self.home: str | None = None
-        #: brings the newest values into ``array``, where a device has them; called under the lock
-        self.remote: Callable[[], None] | None = None
+        self._stale = ctypes.c_int64.from_address(self.lock_address + _STALE_OFFSET)
+        self._remote: Callable[[], None] | None = None
         _states.add(self)
 
     @property
@@ -158,16 +158,21 @@ class StateBuffer:
         """Counts the writes; whatever is derived from the values (packed copies) is keyed by it."""
         return self._version.value
 
-    def claim(self, backend: str, name: str = "") -> None:
-        """Say which backend's programs use it. StateError where another's do: a state has one
-        home.
+    @property
+    def remote(self) -> Callable[[], None] | None:
+        """Brings the newest values into ``array``, where a device has them; None where they are
+        there. Set it under the lock; machine code that finds it set asks for ``bring``.
         """
-        if self.home is not None and self.home != backend:
-            raise StateError(
-                f"state {name!r} is used by a program of backend {self.home!r}; a state has one "
-                f"home: compile all programs that share it for one backend"
-            )
-        self.home = backend
+        return self._remote
+
+    @remote.setter
+    def remote(self, fetch: Callable[[], None] | None) -> None:
+        self._remote, self._stale.value = fetch, int(fetch is not None)
+
+    def bring(self) -> None:
+        """Have the newest values in ``array``."""
+        with self.reading():
+            pass
 
     @contextmanager
     def held(self, *, write: bool) -> Iterator[None]:
@@ -182,8 +187,12 @@ class StateBuffer:
             _libc.pthread_rwlock_unlock(ctypes.c_void_p(self.lock_address))
 
     def _fetch(self) -> None:
-        if self.remote is not None:
-            self.remote()
+        if self._remote is None:
+            return
+        with _fetching:  # of several readers one fetches
+            if self._remote is not None:
+                self._remote()
+                self.remote = None
 
     @contextmanager
     def reading(self) -> Iterator[NDArray[np.generic]]:
@@ -266,6 +275,8 @@ def _renew_locks() -> None:
     """A fork copies locks that threads of the parent hold; those threads do not exist in the
     child.
     """
+    global _fetching
+    _fetching = threading.Lock()
     _shared.__init__()  # type: ignore[misc]
     for state in _states:
         state._record[: _LOCK_BYTES // 8] = 0

@@ -127,8 +127,8 @@ class StateCell:
 
     @property
     def device(self) -> str:
-        """Where its bytes live."""
-        return "cpu"
+        """Where its newest value is: "cpu", or "cuda" after a program there has written it."""
+        return "cuda" if self._buffer is not None and self._buffer.remote is not None else "cpu"
 
     @property
     def initialized(self) -> bool:

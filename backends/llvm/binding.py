@@ -62,7 +62,7 @@ class Parts:
     locks: Record
     locks_count: int
     mutex: NDArray[np.uint8]
-    fail: Callable[[int], NoReturn]
+    fail: Callable[[int], None]
     threads: int
     owner: object
 

@@ -5,7 +5,9 @@ tuple (address of a ``handle`` record, owner); the handle points at a program bo
 at a Python callable ``slow``. When every argument is a C-contiguous, aligned ndarray of exactly
 the expected element type and shape, its address goes into the program's table, fresh outputs are
 made, the locks are taken, and the table is walked without the GIL. In any other case the whole
-call is handed to ``slow(*args, **kwargs)``, which converts, binds new sizes, or explains.
+call is handed to ``slow(*args, **kwargs)``, which converts, binds new sizes, or explains. Where a
+state's newest values lie on a device, the locks are given back, ``fail`` brings the values, and the
+call starts again.
 
 The offsets of ``PyArrayObject``'s fields are NumPy's stable ABI and are compared with a real array
 when the runtime is loaded.
@@ -21,12 +23,15 @@ __all__ = [
     "CALL_IR",
     "FAILED_LOCKED",
     "FAILED_REENTERED",
+    "FAILED_STALE",
     "HANDLE",
     "LOCK",
 ]
 
 #: codes below zero that ``fail`` gets besides the ids of checks
 FAILED_REENTERED, FAILED_LOCKED = -1, -2
+#: no failure: ``fail`` brings the values of states from where they are, and returns
+FAILED_STALE = -3
 
 HANDLE = Layout("handle", "program", "slow")
 #: a state's lock (see graphc.memory) and whether the program writes the state
@@ -128,7 +133,7 @@ out:
 }}
 
 ; without the GIL: take the state locks in their one order and walk
-; as graphc_walk, or 3: this thread holds a lock
+; as graphc_walk, or 3: this thread holds a lock, or 4: a state's values lie elsewhere
 define internal i64 @graphc_run(ptr %program) nounwind {{
 entry:
   %locks = get ptr program.locks %program
@@ -156,7 +161,13 @@ check:
   br i1 %refused, label %undo, label %taken
 taken:
   %i1 = add i64 %i, 1
-  br label %look
+  %stale.p = getelementptr i64, ptr %address, i64 9
+  %stale = load atomic i64, ptr %stale.p monotonic, align 8
+  %elsewhere = icmp ne i64 %stale, 0
+  br i1 %elsewhere, label %back, label %look
+back:
+  call void @graphc_unlock(ptr %program, i64 %i1, i64 0)
+  ret i64 4
 undo:
   call void @graphc_unlock(ptr %program, i64 %i, i64 0)
   ret i64 3
@@ -239,12 +250,33 @@ out:
   ret void
 }}
 
+; bring the values of states that lie elsewhere; false where that raised
+define internal i1 @graphc_fetch(ptr %program) nounwind {{
+entry:
+  %fail = get ptr program.fail %program
+  %number = call ptr @PyLong_FromLongLong(i64 {FAILED_STALE})
+  %null = icmp eq ptr %number, null
+  br i1 %null, label %no, label %bring
+bring:
+  %r = call ptr @PyObject_CallOneArg(ptr %fail, ptr %number)
+  call void @Py_DecRef(ptr %number)
+  %raised = icmp eq ptr %r, null
+  br i1 %raised, label %no, label %yes
+yes:
+  call void @Py_DecRef(ptr %r)
+  ret i1 true
+no:
+  ret i1 false
+}}
+
 ; %given: outputs are passed after the arguments instead of made
 define internal ptr @graphc_entry(
     ptr %self, ptr %args, i64 %nargs, ptr %kwnames, i1 %given) nounwind {{
 entry:
   %address = call ptr @PyTuple_GetItem(ptr %self, i64 0)
   %handle = call ptr @PyLong_AsVoidPtr(ptr %address)
+  br label %start
+start:
   %program = get ptr handle.program %handle
   %unbound = icmp eq ptr %program, null
   %named = icmp ne ptr %kwnames, null
@@ -309,6 +341,7 @@ run:
     i64 0, label %good
     i64 1, label %checked
     i64 3, label %locked
+    i64 4, label %elsewhere
   ]
 good:
   ret ptr %result
@@ -319,6 +352,12 @@ checked:
 locked:
   call void @Py_DecRef(ptr %result)
   call void @graphc_fail(ptr %program, i64 {FAILED_LOCKED})
+  ret ptr null
+elsewhere: ; the program may be bound to other sizes by then
+  call void @Py_DecRef(ptr %result)
+  %brought = call i1 @graphc_fetch(ptr %program)
+  br i1 %brought, label %start, label %gone
+gone:
   ret ptr null
 interrupted: ; the exception is set
   call void @Py_DecRef(ptr %result)

@@ -22,7 +22,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -264,8 +264,14 @@ class Program:
             locks[i, "address"], locks[i, "writes"] = address, writes[address]
         return locks, len(writes)
 
-    def _fail(self, code: int) -> NoReturn:
-        """Raise what machine code found: a failed check, or a lock that this thread holds."""
+    def _fail(self, code: int) -> None:
+        """Raise what machine code found: a failed check, or a lock that this thread holds. Values
+        that lie on a device are brought.
+        """
+        if code == entry.FAILED_STALE:
+            for state in self._states.values():
+                state.bring()
+            return
         if code > 0:
             check = self.schedule.checks[code - 1]
             raise RuntimeCheckError(check.message, check.source)

@@ -59,7 +59,15 @@ class TritonBackend:
         """Why this machine cannot run it, or None where it can."""
         if triton_version() is None:
             return "Triton is not installed: pip install 'graphc[gpu]' (Linux)"
-        return cuda.unavailable() if self.target is None else None
+        if self.target is not None:
+            return None
+        reason = cuda.unavailable()
+        if reason is None:
+            try:
+                device_target(cuda.driver().capability)
+            except BackendError as error:
+                return error.message
+        return reason
 
     def refine(self, kernel: Kernel) -> Sequence[Kernel]:
         """Operands that lie along the wrong axis are copied, long sums of few products are cut; see

@@ -31,7 +31,6 @@ class DeviceState:
         if buffer is not None:
             self.driver.copy_out(buffer.address, self.address, self.nbytes)
             self.driver.synchronize("reading a state")
-            buffer.remote = None
 
 
 _device_states: weakref.WeakKeyDictionary[StateBuffer, DeviceState] = weakref.WeakKeyDictionary()

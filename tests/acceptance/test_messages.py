@@ -427,7 +427,7 @@ MESSAGES: dict[str, tuple[Callable[[], Any], str, str]] = {
     "device": (
         lambda: gc.compile([x], x * 2.0, device="tpu"),
         "BackendError",
-        "compile(device='tpu'): this version has no such backend part",
+        "compile(device='tpu'): it is 'cpu' or 'cuda'",
     ),
     "output": (
         lambda: gc.compile([x], "loss"),

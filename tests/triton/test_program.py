@@ -106,14 +106,6 @@ def test_a_failed_check_changes_nothing(device) -> None:
     step(images, labels)
 
 
-def test_a_state_has_one_home(device) -> None:
-    x = gc.observed("x", (4,))
-    w = gc.parameter(np.ones(4, np.float32)).named("w")
-    gc.compile([x], x * w, backend="triton")
-    with pytest.raises(gc.StateError, match="one home"):
-        gc.compile([x], x + w, backend="llvm")
-
-
 @pytest.mark.parametrize("length", [1, 7])
 def test_a_scan_is_unrolled_into_the_graph(device, length) -> None:
     x, h0 = gc.observed("x", (length, 3)), gc.observed("h0", (2, 3))
