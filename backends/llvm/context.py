@@ -177,14 +177,17 @@ class Context:
 
     # -- positions
     def unrolled(self, axes: frozenset[str]) -> list[Coordinate]:
+        """The axes with several positions, lanes last."""
         found = [c for c in self.coordinates.values() if c.tile > 1 and c.axis in axes]
-        return sorted(found, key=lambda c: c.axis)
+        return sorted(found, key=lambda c: (c.lanes > 1, c.axis))
 
     def positions(self, axes: frozenset[str]) -> list[Position]:
-        """Every position of a value of these axes."""
+        """Every position of a value of these axes, vectors fastest: what a product's row
+        broadcasts is used by all of them before the next row takes its register.
+        """
         unrolled = self.unrolled(axes)
         return [
-            tuple(zip((c.axis for c in unrolled), numbers, strict=True))
+            tuple(sorted(zip((c.axis for c in unrolled), numbers, strict=True)))
             for numbers in product(*(range(c.tile) for c in unrolled))
         ]
 

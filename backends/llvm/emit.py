@@ -24,7 +24,7 @@ from graphc.backends.llvm.context import (
 )
 from graphc.backends.llvm.ir import PTR, Function, LLVMType, Module, V, literal
 from graphc.backends.llvm.target import Target
-from graphc.backends.llvm.turning import emit_stores, turns
+from graphc.backends.llvm.turning import emit_turned, turned_axis
 from graphc.kernel.terms import Apply, AxisIndex, Contract, Kernel, Load, Store, Term
 from graphc.nest import (
     Accumulate,
@@ -215,26 +215,40 @@ class _Emitter:
     def plain_steps(self, steps: Sequence[Let | Write | Verify]) -> None:
         """Step by step for all positions, which gives the processor independent work; where a
         register tile is so large that this would spill it, all steps for one position after the
-        other.
+        other, or for one block of those that are turned together.
         """
         axes = {step: _axes(step) for step in steps}
+        turned = {s: turned_axis(self.k, s.store) for s in steps if isinstance(s, Write)}
         everywhere = self.k.positions(frozenset[str]().union(*axes.values()))
-        turned = any(isinstance(s, Write) and turns(self.k, s.store) for s in steps)
-        if turned or len(everywhere) < MANY_POSITIONS:
-            for step in steps:
-                if isinstance(step, Write):
-                    emit_stores(self.k, step.store)
-                    continue
-                for position in self.k.positions(axes[step]):
-                    self.plain_step(step, position)
-            return
         done: set[tuple[Step, Position]] = set()
-        for position in everywhere:
+        for group in self.groups(everywhere, {a for a in turned.values() if a is not None}):
             for step in steps:
-                own = self.k.project(position, axes[step])
-                if (step, own) not in done:
-                    done.add((step, own))
-                    self.plain_step(step, own)
+                own = dict.fromkeys(self.k.project(p, axes[step]) for p in group)
+                fresh = [p for p in own if (step, p) not in done]
+                done |= {(step, p) for p in fresh}
+                along = turned.get(step) if isinstance(step, Write) else None
+                if isinstance(step, Write) and along is not None:
+                    blocks = self.groups(fresh, {along})
+                    for block in blocks:
+                        if len(block) > 1:
+                            emit_turned(self.k, step.store, block)
+                    fresh = [p for block in blocks if len(block) == 1 for p in block]
+                for position in fresh:
+                    self.plain_step(step, position)
+
+    def groups(self, positions: Sequence[Position], turned: set[str]) -> list[list[Position]]:
+        """Positions to be computed together: a vector's worth along a turned axis, else as many as
+        registers hold.
+        """
+        if not turned and len(positions) >= MANY_POSITIONS:
+            return [[p] for p in positions]
+        if len(turned) != 1:
+            return [list(positions)]
+        found: dict[Position, list[Position]] = {}
+        for position in positions:
+            key = tuple((a, n // self.k.lanes if a in turned else n) for a, n in position)
+            found.setdefault(key, []).append(position)
+        return list(found.values())
 
     def plain_step(self, step: Let | Write | Verify, position: Position) -> None:
         match step:

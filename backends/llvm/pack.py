@@ -14,7 +14,7 @@ test.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from graphc.backends.llvm.access import flat_offset
 from graphc.backends.llvm.context import vector_lanes
@@ -46,6 +46,8 @@ _LEAST_REUSE = 96
 _LEAST_REUSE_ALONG = 128
 #: a turned row must be read this often
 _LEAST_TURNS = 32
+#: results turned in registers that cost as much as one copied element
+_TURNS_A_COPY = 2
 #: bytes between rows from which a walk down a column leaves the nearest cache
 _FAR = 1024
 
@@ -147,30 +149,70 @@ class _Panels:
 
 
 def _plan(kernel: Kernel, contraction: Contract, target: Target) -> _Panels | None:
-    """Which operand to pack, if it pays."""
+    """The operand to pack, if one pays: of two that could be, the one that copies less."""
+    a, b = contraction.a, contraction.b
+    plans = [
+        plan
+        for operand, other in ((b, a), (a, b))
+        for plan in _plans(kernel, contraction, operand, other, target)
+    ]
+    return min(plans, key=lambda plan: plan[0])[1] if plans else None
+
+
+def _plans(
+    kernel: Kernel, contraction: Contract, operand: Term, other: Term, target: Target
+) -> Iterator[tuple[float, _Panels]]:
+    """Ways to pack an operand, each with the elements that it moves: those copied, those of the
+    other operand where its rows must be turned, and results turned before they are written.
+    """
+    over = frozenset(contraction.over)
     shared = contraction.a.axes & contraction.b.axes
-    lanes = vector_lanes(kernel, target)
-    for operand, other in ((contraction.b, contraction.a), (contraction.a, contraction.b)):
-        free = operand.axes - shared - frozenset(contraction.over)
-        rows = other.axes - shared - frozenset(contraction.over)
-        lane = _stored_along(kernel, free)
-        if (
-            lane is None
-            or not rows
-            or not _is_fixed(kernel, operand.axes | frozenset(contraction.over))
-        ):
+    free, rows = operand.axes - shared - over, other.axes - shared - over
+    width = 2 * vector_lanes(kernel, target)
+    if not rows or not _is_fixed(kernel, operand.axes | over) or _points(kernel, over) < 16:
+        return
+    along = all(_is_contiguous(kernel, side, contraction.over) for side in (operand, other))
+    if _points(kernel, rows) < (_LEAST_REUSE_ALONG if along else _LEAST_REUSE):
+        return
+    copied = _points(kernel, operand.axes)
+    if _walks_down(kernel, other, [a for a in contraction.over if a in other.axes]):
+        copied += _points(kernel, other.axes)
+    results = _points(kernel, free | rows | shared - over)
+    for lane, moved in (
+        (_stored_along(kernel, free), copied),
+        (_stored_across(kernel, free, rows, width), copied + results / _TURNS_A_COPY),
+    ):
+        if lane is None or _points(kernel, [lane]) < width or lane not in kernel.parallel:
             continue
-        extent = kernel.extents[lane]
-        points = _points(kernel, contraction.over)
-        if not isinstance(extent, int) or extent < 2 * lanes or points < 16:
-            return None
-        if lane not in kernel.parallel or not _reads_badly(kernel, operand, lane):
-            return None
-        along = all(_is_contiguous(kernel, side, contraction.over) for side in (operand, other))
-        if _points(kernel, rows) < (_LEAST_REUSE_ALONG if along else _LEAST_REUSE):
-            return None
-        return _Panels(kernel, contraction, operand, lane, 2 * lanes)
-    return None
+        if _reads_badly(kernel, operand, lane):
+            yield moved, _Panels(kernel, contraction, operand, lane, width)
+
+
+def _stored_across(
+    kernel: Kernel, free: frozenset[str], rows: frozenset[str], width: int
+) -> str | None:
+    """The longest axis of ``free`` that can run in lanes though stores are contiguous along one of
+    ``rows``: a register tile is turned before it is written, which nothing else outside of the
+    product may hinder.
+    """
+    if any(s.add or s.pred is not None for s in kernel.stores):
+        return None
+    if _stored_along(kernel, rows) is None:
+        return None
+    loads = [t for s in kernel.statements for o in s.operands for t in _outside(o)]
+    flats = [flat_offset(kernel.tensors[t.tensor], t.index) for t in loads if isinstance(t, Load)]
+
+    def fits(axis: str) -> bool:
+        extent = kernel.extents[axis]
+        whole = isinstance(extent, int) and extent % width == 0
+        near = all(
+            f.axes.get(axis, 0) in (0, 1) and not any(axis in t.axes for t in f.atoms)
+            for f in flats
+        )
+        return whole and near and all(axis in s.axes for s in kernel.stores)
+
+    found = [a for a in sorted(free) if fits(a)]
+    return max(found, key=lambda a: _points(kernel, [a]), default=None)
 
 
 def _stored_along(kernel: Kernel, free: frozenset[str]) -> str | None:
@@ -437,6 +479,13 @@ def _reach(root: Term) -> list[Term]:
             seen.add(term)
             stack.extend(term.operands)
     return list(seen)
+
+
+def _outside(root: Term) -> list[Term]:
+    """The terms that a value is made of outside of its contraction."""
+    if isinstance(root, Contract):
+        return []
+    return [root, *(t for o in root.operands for t in _outside(o))]
 
 
 def _points(kernel: Kernel, axes: object) -> float:

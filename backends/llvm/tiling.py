@@ -115,15 +115,17 @@ class Plan:
         return total
 
     def turned(self, store: Store, access: _Access, lane: str) -> str | None:
-        """The axis along which a store whose lanes lie apart is contiguous: blocks of lanes by
-        lanes are turned in registers (see ``turning``).
+        """The axis along which a store whose lanes lie apart is contiguous: blocks of it and the
+        lanes are turned in registers (see ``turning``). Of a product it must be the axis that its
+        register tile repeats.
         """
-        if self.foldings or store.add or store.pred is not None or access.step(lane) in (0, 1):
+        if store.add or store.pred is not None or access.step(lane) in (0, 1):
             return None
-        return next(
-            (a for a in self.parallel if access.step(a) == 1 and self.extent(a) >= self.lanes),
-            None,
-        )
+        along = [a for a in self.parallel if access.step(a) == 1]
+        if self.foldings:
+            rows = self.row_axis(lane, [f for f in self.foldings if lane in f.axes])
+            return rows if rows in along else None
+        return next((a for a in along if self.extent(a) >= self.lanes), None)
 
     def along(self) -> tuple[frozenset[str], float]:
         """The best axis of each reduction and of each store's own loops."""

@@ -1,8 +1,10 @@
-"""Stores whose lanes lie apart, turned in registers: square blocks are written as whole vectors.
+"""Stores whose lanes lie apart, turned in registers: blocks are written as vectors.
 
     y[k, i], lanes over k, i unrolled:   8 vectors (i) of 8 lanes (k)  ->  8 vectors (k) of i
 
-A copy that transposes would else write element by element.
+A copy that transposes would else write element by element; so would a product whose lanes run over
+the rows of what it writes. Its register tile may be narrower than a vector: six vectors become
+eight of six elements.
 """
 
 from __future__ import annotations
@@ -10,51 +12,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.backends.llvm import access
-from graphc.backends.llvm.context import Context, Coordinate, Position, memory_type
+from graphc.backends.llvm.context import Context, Position, memory_type
 from graphc.backends.llvm.ir import Function, V
 from graphc.kernel.bounds import unproved
 from graphc.kernel.terms import Store
 
-__all__ = ["emit_stores", "transposed", "turns"]
+__all__ = ["emit_turned", "transposed", "turned_axis"]
 
 #: bits of the part of a register within which machines interleave freely
 _SEGMENT = 128
 
 
-def emit_stores(k: Context, store: Store) -> None:
-    """Write a store's value at every position of the open axes."""
-    positions = k.positions(store.axes)
-    along = _contiguous_axis(k, store)
-    if along is None:
-        for position in positions:
-            access.emit_store(k, store, position)
-        return
-    for position in positions:
-        if dict(position)[along.axis] % k.lanes == 0:
-            _emit_block(k, store, position, along.axis)
-
-
-def turns(k: Context, store: Store) -> bool:
-    """Whether a store is written in turned blocks at the open coordinates."""
-    return _contiguous_axis(k, store) is not None
-
-
-def _emit_block(k: Context, store: Store, first: Position, along: str) -> None:
-    dtype = k.kernel.tensors[store.tensor].type.dtype
-    block = [
-        tuple((a, n + by if a == along else n) for a, n in first) for by in range(k.lanes)
-    ]
-    rows = [access.to_memory(k, k.value(store.value, p), dtype) for p in block]
-    pointer, step = access.lane_addresses(k, store, first)
-    element = str(memory_type(dtype))
-    for lane, vector in enumerate(transposed(k.f, rows, 8 * dtype.itemsize)):
-        target = k.f.offset(pointer, k.extent(step * lane), element) if lane else pointer
-        k.f.store(vector, target, dtype.itemsize)
-
-
-def _contiguous_axis(k: Context, store: Store) -> Coordinate | None:
+def turned_axis(k: Context, store: Store) -> str | None:
     """The unrolled axis along which the store is contiguous, where its lanes are not and nothing
-    has to be tested or added.
+    has to be tested or added: blocks of it and the lanes are turned.
     """
     vector = k.vector
     if vector is None or vector.axis not in store.axes or vector.mask is not None:
@@ -68,7 +39,25 @@ def _contiguous_axis(k: Context, store: Store) -> Coordinate | None:
     if unproved(k.kernel, tensor.name, store.index, None, checks=()):
         return None
     found = [c for c in k.unrolled(store.axes) if flat.axes.get(c.axis) == 1 and c is not vector]
-    return next((c for c in found if c.tile % k.lanes == 0 and c.lanes == 1), None)
+    return next((c.axis for c in found if c.tile > 1 and c.lanes == 1), None)
+
+
+def emit_turned(k: Context, store: Store, positions: Sequence[Position]) -> None:
+    """Write a store's value at neighbouring positions of its turned axis, at most as many as a
+    vector has lanes.
+    """
+    dtype = k.kernel.tensors[store.tensor].type.dtype
+    values = [k.splat(k.value(store.value, p), k.lanes) for p in positions]
+    rows = [access.to_memory(k, value, dtype) for value in values]
+    missing = k.lanes - len(rows)
+    rows += [V("poison", rows[0].type)] * missing
+    pointer, step = access.lane_addresses(k, store, positions[0])
+    element = str(memory_type(dtype))
+    for lane, vector in enumerate(transposed(k.f, rows, 8 * dtype.itemsize)):
+        target = k.f.offset(pointer, k.extent(step * lane), element) if lane else pointer
+        if missing:
+            vector = k.f.shuffle(vector, vector, range(len(positions)))
+        k.f.store(vector, target, dtype.itemsize)
 
 
 def transposed(f: Function, rows: Sequence[V], bits: int) -> list[V]:

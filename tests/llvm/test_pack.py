@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from graphc.backends.llvm.emit import emit_kernel
 from graphc.backends.llvm.pack import pack_operands
 from graphc.backends.llvm.target import host_target
+from graphc.backends.llvm.tiling import choose_tiling
 from graphc.kernel.interpret import interpret
 from graphc.kernel.parser import parse_kernel
 from graphc.kernel.terms import Kernel
@@ -62,8 +64,53 @@ def test_large_products_are_packed_and_small_ones_are_not() -> None:
         "product",
     ]
     assert len(pack_operands(matmul(512, 512, 512, "mk", "nk"), target)) == 2
-    assert len(pack_operands(matmul(32, 512, 512, "mk", "nk"), target)) == 1
+    assert len(pack_operands(matmul(33, 512, 512, "mk", "nk"), target)) == 1
     assert len(pack_operands(matmul(40, 30, 20, "mk", "kn"), target)) == 1
+
+
+def test_the_smaller_operand_is_packed() -> None:
+    """Few rows in lanes, what they are multiplied with in rows: results are turned in registers."""
+    target = host_target()
+    width = 2 * target.vector_bits // 32
+    copy, product = pack_operands(matmul(2 * width, 512, 512, "mk", "nk"), target)
+    assert [t.name for t in copy.inputs] == ["x"]
+    assert copy.outputs[0].type.shape == (2, 512, width)
+    assert choose_tiling(product, target).vector == {"mi"}
+    text = emit_kernel(product, choose_tiling(product, target), target)
+    assert text.count("store <6 x float>") > 0
+    assert "store float" not in text
+    # a square product gains nothing by it
+    assert [t.name for t in pack_operands(matmul(512, 512, 512, "mk", "nk"), target)[0].inputs] == [
+        "w"
+    ]
+
+
+@pytest.mark.parametrize("rows", [96, 128, 133, 194])
+@pytest.mark.parametrize("k", [16, 100])
+def test_turned_products_equal_numpy(rows: int, k: int) -> None:
+    """Tiles of six rows, of what is left of them, and a mask of bytes beside the result."""
+    width = 2 * host_target().vector_bits // 32
+    kernel = parse_kernel(f"""kernel product
+  axes m:{2 * width} n:{rows} k:{k}
+  in x f32[{2 * width},{k}], w f32[{rows},{k}], b f32[{rows}], scale f32[{2 * width}]
+  out y f32[{2 * width},{rows}], negative bool[{2 * width},{rows}]
+  a = load x[m, k]
+  r = load w[n, k]
+  c = contract a, r over k
+  bias = load b[n]
+  by = load scale[m]
+  v = (c + bias) * by
+  store negative[m, n] = v < 0.0
+  store y[m, n] = v""")
+    kernels = pack_operands(kernel, host_target())
+    rng = np.random.default_rng(5)
+    inputs = {t.name: rng.standard_normal(t.type.shape, np.float32) for t in kernel.inputs}
+    x, w, b, scale = (inputs[n].astype(np.float64) for n in ("x", "w", "b", "scale"))
+    want = (x @ w.T + b) * scale[:, None]
+    outputs = run_all(kernels, inputs)
+    assert len(kernels) == (2 if rows >= 128 else 1)
+    np.testing.assert_allclose(outputs["y"], want, rtol=2e-5, atol=2e-4)
+    np.testing.assert_array_equal(outputs["negative"], outputs["y"] < 0)
 
 
 @pytest.mark.parametrize(
