@@ -5,7 +5,9 @@
 The first copies the operand, through whatever index map and arithmetic it has, into the order in
 which the microkernel reads it: panels of a register tile's width, k by k. The second streams it.
 Both are plain kernels, so a packed copy is a buffer like any other: seen in the schedule, shared by
-contractions, hoisted out of loops.
+contractions, hoisted out of loops. Either operand may run in lanes: where those are not what the
+results are contiguous along, a tile of results is turned in registers (see ``turning``), which
+costs less than to copy the larger operand.
 
 Images with a border are copied once into a padded one, which leaves the contraction no predicate to
 test.
