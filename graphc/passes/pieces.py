@@ -13,7 +13,7 @@ their terms are written into the pieces that read them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from functools import cached_property
 
@@ -44,6 +44,7 @@ __all__ = [
     "Slot",
     "Step",
     "elements",
+    "flops_of",
     "loads_of",
     "nbytes",
     "reach",
@@ -270,6 +271,17 @@ def work_of(term: Term) -> int:
             stack.extend(t for t in (term.pred, term.fill) if t is not None)
         else:
             stack.extend(term.operands)
+    return total
+
+
+def flops_of(pieces: Sequence[Piece]) -> Extent:
+    """Operations of a kernel, roughly: every value at all points that it is computed at."""
+    total: Extent = 0
+    for piece in pieces:
+        points: Extent = 1
+        for axis, extent in piece.extents.items():
+            points = points if axis in piece.apart else points * extent
+        total = total + points * (2 if piece.contracts else max(1, piece.work))
     return total
 
 

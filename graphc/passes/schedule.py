@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from graphc.kernel.terms import Kernel, Load, Store, Term
 from graphc.passes.compose import Block, Call, ControlCall, KernelCall, RoutineCall
 from graphc.passes.meaning import meaning
-from graphc.passes.pieces import Piece, Program, Slot, nbytes
+from graphc.passes.merge import joined, together
+from graphc.passes.pieces import Program, Slot, flops_of, nbytes
 from graphc.records import dataclass
 from graphc.routines import ROUTINES, Routine
 from graphc.schedule import (
@@ -38,7 +39,7 @@ from graphc.schedule import (
     Statement,
     While,
 )
-from graphc.types import Extent, Size
+from graphc.types import Size
 
 __all__ = ["Scheduled", "make_schedule", "may_share"]
 
@@ -362,17 +363,24 @@ class _Emission:
                     self.statements.append(self._launch_routine(call))
                 else:
                     self.statements.append(self._launch(call))
-            for call in controls:
-                self._control(call)
+            for calls in together(controls):
+                self._control(calls)
 
-    def _control(self, call: ControlCall) -> None:
-        control, name = call.control, self.memory.name
-        self.copies([Copy(name(start), name(carry)) for start, carry in control.starts])
+    def _control(self, calls: Sequence[ControlCall]) -> None:
+        """A while or branch, or loops that run as one."""
+        name = self.memory.name
+        starts = [pair for call in calls for pair in call.control.starts]
+        self.copies([Copy(name(start), name(carry)) for start, carry in starts])
         self.barrier()
+        call, control = calls[0], calls[0].control
         if control.kind == "loop":
             assert control.counter is not None
             counter = name(control.counter)
-            self.statements.append(Loop(counter, control.length, self.body(call.blocks[0])))
+            for other in calls:
+                assert other.control.counter is not None
+                self.memory.names[other.control.counter.key] = counter
+            body = self.body(joined([c.blocks[0] for c in calls]))
+            self.statements.append(Loop(counter, control.length, body))
             return
         assert control.predicate is not None
         cell = name(control.predicate)
@@ -448,14 +456,3 @@ class _Emission:
             name = f"{wanted}_{n}"
         self._names.add(name)
         return name
-
-
-def flops_of(pieces: Sequence[Piece]) -> Extent:
-    """Operations of a kernel, roughly: every value at all points that it is computed at."""
-    total: Extent = 0
-    for piece in pieces:
-        points: Extent = 1
-        for axis, extent in piece.extents.items():
-            points = points if axis in piece.apart else points * extent
-        total = total + points * (2 if piece.contracts else max(1, piece.work))
-    return total
