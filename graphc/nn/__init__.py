@@ -18,6 +18,7 @@ from graphc.nn import (
     seq2seq,
     similarity,
     transformers,
+    utils,
 )
 from graphc.nn.activations import *
 from graphc.nn.adaptive import *
@@ -41,6 +42,7 @@ __all__ = [
     "PortError",
     "functional",
     "init",
+    "utils",
     *activations.__all__,
     *adaptive.__all__,
     *attention.__all__,

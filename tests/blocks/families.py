@@ -5,12 +5,14 @@ from __future__ import annotations
 from tests.blocks.activations import ACTIVATIONS
 from tests.blocks.attention import ATTENTION
 from tests.blocks.losses import LOSSES
+from tests.blocks.normalization import NORMALIZATION
 from tests.blocks.recurrence import RECURRENCE
 from tests.blocks.sample import Block
 
 FAMILIES: dict[str, list[Block]] = {
     "Activations": ACTIVATIONS,
     "Losses and similarities": LOSSES,
+    "Normalization": NORMALIZATION,
     "Recurrence": RECURRENCE,
     "Attention and embeddings": ATTENTION,
 }

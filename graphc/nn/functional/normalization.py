@@ -14,7 +14,17 @@ from graphc.ops.reductions import count_of
 from graphc.source import here
 from graphc.types import DType, Extent
 
-__all__ = ["batch_norm", "group_norm", "layer_norm"]
+__all__ = [
+    "batch_norm",
+    "group_norm",
+    "instance_norm",
+    "layer_norm",
+    "local_response_norm",
+    "rms_norm",
+]
+
+#: the distance from 1 to the next number
+_NEXT_TO_ONE = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
 @composite
@@ -40,6 +50,95 @@ def layer_norm(
     if weight is not None:
         out = out * weight
     return out if bias is None else out + bias
+
+
+@composite
+def rms_norm(
+    x: object,
+    normalized_shape: int | Sequence[int],
+    weight: Value | None = None,
+    eps: float | None = None,
+) -> Value:
+    """``x / sqrt(mean(x^2) + eps) * weight`` over the last axes.
+
+    ``eps`` is by default the distance from 1 to the next number of x's type. Zhang, Sennrich, "Root
+    Mean Square Layer Normalization", 2019.
+
+    >>> rms_norm([[3.0, 4.0]], 2).shape
+    (1, 2)
+    """
+    value = lift_one("rms_norm", x)
+    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    if value.ndim < len(shape) or value.shape[value.ndim - len(shape) :] != shape:
+        raise ShapeError(f"rms_norm: x is {value.type}, its last axes must be {shape}", here())
+    added = _NEXT_TO_ONE[value.dtype.name] if eps is None else eps
+    square = ops.mean(value * value, tuple(range(-len(shape), 0)), keepdims=True)
+    out = value * ops.rsqrt(square + added)
+    return out if weight is None else out * weight
+
+
+@composite
+def local_response_norm(
+    x: object, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Value:
+    """``x / (k + alpha m)^beta``, m the mean of x^2 over ``size`` neighbouring channels (axis 1).
+
+    Beyond the first and the last channel there are zeros, which count. Krizhevsky, Sutskever,
+    Hinton 2012.
+
+    >>> local_response_norm([[1.0, 2.0, 3.0]], 2).shape
+    (1, 3)
+    """
+    value = lift_one("local_response_norm", x)
+    if value.ndim < 2:
+        raise ShapeError(f"local_response_norm: x is {value.type}, not [N, C, *space]", here())
+    if size < 1:
+        raise ValueError(f"local_response_norm: size must be at least 1, got {size}")
+    last = ops.moveaxis(value * value, 1, -1)
+    framed = ops.pad(last, [(0, 0)] * (value.ndim - 1) + [(size // 2, (size - 1) // 2)])
+    mean = ops.moveaxis(ops.mean(ops.windows(framed, size, 1), -1), -1, 1)
+    return value / (k + alpha * mean) ** beta
+
+
+@composite
+def instance_norm(
+    x: object,
+    running_mean: Value | None = None,
+    running_var: Value | None = None,
+    weight: Value | None = None,
+    bias: Value | None = None,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Value:
+    """``(x - mean) / sqrt(var + eps) * weight + bias`` over the places of each channel and sample.
+
+    x is [N, C, *space], everything else [C]. With running statistics (states), mode train moves
+    them towards the batch's means of mean and variance without bias, as ``batch_norm`` does, and
+    mode eval takes them instead. Ulyanov, Vedaldi, Lempitsky, "Instance Normalization", 2016.
+
+    >>> import graphc as gc
+    >>> instance_norm(gc.observed("x", (4, 3, 5, 5))).shape
+    (4, 3, 5, 5)
+    """
+    value = lift_one("instance_norm", x)
+    _check_channels(value, (weight, bias, running_mean, running_var), "instance_norm")
+    if value.ndim < 3:
+        raise ShapeError(f"instance_norm: x is {value.type}, it needs places: [N, C, L]", here())
+    axes = tuple(range(2, value.ndim))
+    mean = ops.mean(value, axes, keepdims=True)
+    centered = value - mean
+    variance = ops.mean(centered * centered, axes, keepdims=True)
+    out = centered * ops.rsqrt(variance + eps)
+    if running_mean is None or running_var is None:
+        return _scaled(out, weight, bias)
+    unbiased = variance * _bessel([value.shape[a] for a in axes], value.dtype)
+    moved: dict[Value, Value] = {}
+    for running, of_each in ((running_mean, mean), (running_var, unbiased)):
+        of_batch = ops.reshape(ops.mean(of_each, 0), (-1,))
+        moved[running] = running + momentum * (of_batch - running)
+    known = _by_channel(ops.rsqrt(running_var + eps), value)
+    still = (value - _by_channel(running_mean, value)) * known
+    return _scaled(by_mode(train=attach_updates(out, moved), eval=still), weight, bias)
 
 
 @composite
@@ -122,12 +221,14 @@ def batch_norm(
     return _scaled(by_mode(train=out, eval=still), weight, bias)
 
 
-def _check_channels(x: Value, vectors: Sequence[Value | None]) -> None:
+def _check_channels(
+    x: Value, vectors: Sequence[Value | None], name: str = "batch_norm"
+) -> None:
     """Refuse an x whose axis 1 does not go with what there is one of for each channel."""
     known = [v for v in vectors if v is not None]
     if x.ndim < 2 or any(v.shape != x.shape[1:2] for v in known):
         of = f", as many as of {known[0].type}" if known else ""
-        raise ShapeError(f"batch_norm: x is {x.type}, its axis 1 must be channels{of}", here())
+        raise ShapeError(f"{name}: x is {x.type}, its axis 1 must be channels{of}", here())
 
 
 def _bessel(extents: Sequence[Extent], dtype: DType) -> float | Value:
