@@ -16,6 +16,13 @@ from tests.evaluating import evaluate
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 rng = np.random.default_rng(11)
+_START = rng.bit_generator.state
+
+
+@pytest.fixture(autouse=True)
+def _the_same_numbers_in_any_order() -> None:
+    rng.bit_generator.state = _START
+    gc.manual_seed(11)
 
 N, L, S, E = 2, 3, 4, 4
 WIDE = {"dim_feedforward": 6, "dropout": 0.0}

@@ -14,6 +14,13 @@ from tests.evaluating import evaluate, step
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 rng = np.random.default_rng(7)
+_START = rng.bit_generator.state
+
+
+@pytest.fixture(autouse=True)
+def _the_same_numbers_in_any_order() -> None:
+    rng.bit_generator.state = _START
+    gc.manual_seed(7)
 
 T, B, IN, H = 4, 3, 2, 3
 
