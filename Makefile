@@ -66,7 +66,7 @@ pictures: .venv/core.stamp
 
 # The reference that gradients, layers and optimizers are compared with. Any build of this version will do.
 .venv/torch.stamp: .venv/test.stamp
-	$(PIP) torch==2.13.0
+	$(PIP) torch==2.13.0 torch_geometric==2.8.1
 	@touch $@
 
 # The compiler of the GPU backend: its interpreter and its cubins are tested without a GPU.

@@ -7,6 +7,7 @@
 """
 
 from graphc.data.batching import Batches, batches
+from graphc.data.graphs import batch_graphs
 from graphc.data.preparing import Standardizer, split, standardizer
 
-__all__ = ["Batches", "Standardizer", "batches", "split", "standardizer"]
+__all__ = ["Batches", "Standardizer", "batch_graphs", "batches", "split", "standardizer"]

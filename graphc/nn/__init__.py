@@ -9,6 +9,7 @@ from graphc.nn import (
     convolutions,
     embeddings,
     functional,
+    graphs,
     init,
     layers,
     losses,
@@ -27,6 +28,7 @@ from graphc.nn.cloning import *
 from graphc.nn.containers import *
 from graphc.nn.convolutions import *
 from graphc.nn.embeddings import *
+from graphc.nn.graphs import *
 from graphc.nn.layers import *
 from graphc.nn.losses import *
 from graphc.nn.module import Module, PortError
@@ -50,6 +52,7 @@ __all__ = [
     *containers.__all__,
     *convolutions.__all__,
     *embeddings.__all__,
+    *graphs.__all__,
     *layers.__all__,
     *losses.__all__,
     *normalization.__all__,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.blocks.activations import ACTIVATIONS
 from tests.blocks.attention import ATTENTION
+from tests.blocks.graphs import GRAPHS
 from tests.blocks.losses import LOSSES
 from tests.blocks.normalization import NORMALIZATION
 from tests.blocks.recurrence import RECURRENCE
@@ -15,4 +16,5 @@ FAMILIES: dict[str, list[Block]] = {
     "Normalization": NORMALIZATION,
     "Recurrence": RECURRENCE,
     "Attention and embeddings": ATTENTION,
+    "Graphs": GRAPHS,
 }

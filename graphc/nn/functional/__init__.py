@@ -11,6 +11,7 @@ from graphc.nn.functional import (
     convolutions,
     ctc,
     embeddings,
+    graphs,
     layers,
     losses,
     normalization,
@@ -25,6 +26,7 @@ from graphc.nn.functional.competitions import *
 from graphc.nn.functional.convolutions import *
 from graphc.nn.functional.ctc import *
 from graphc.nn.functional.embeddings import *
+from graphc.nn.functional.graphs import *
 from graphc.nn.functional.layers import *
 from graphc.nn.functional.losses import *
 from graphc.nn.functional.normalization import *
@@ -46,6 +48,7 @@ __all__ = [
     *convolutions.__all__,
     *ctc.__all__,
     *embeddings.__all__,
+    *graphs.__all__,
     *layers.__all__,
     *losses.__all__,
     *normalization.__all__,
