@@ -5,6 +5,7 @@ from graphc.nn import (
     adaptive,
     attention,
     cloning,
+    combinations,
     containers,
     convolutions,
     embeddings,
@@ -13,6 +14,7 @@ from graphc.nn import (
     init,
     layers,
     losses,
+    noise,
     normalization,
     pooling,
     recurrence,
@@ -25,6 +27,7 @@ from graphc.nn.activations import *
 from graphc.nn.adaptive import *
 from graphc.nn.attention import *
 from graphc.nn.cloning import *
+from graphc.nn.combinations import *
 from graphc.nn.containers import *
 from graphc.nn.convolutions import *
 from graphc.nn.embeddings import *
@@ -32,6 +35,7 @@ from graphc.nn.graphs import *
 from graphc.nn.layers import *
 from graphc.nn.losses import *
 from graphc.nn.module import Module, PortError
+from graphc.nn.noise import *
 from graphc.nn.normalization import *
 from graphc.nn.pooling import *
 from graphc.nn.recurrence import *
@@ -49,12 +53,14 @@ __all__ = [
     *adaptive.__all__,
     *attention.__all__,
     *cloning.__all__,
+    *combinations.__all__,
     *containers.__all__,
     *convolutions.__all__,
     *embeddings.__all__,
     *graphs.__all__,
     *layers.__all__,
     *losses.__all__,
+    *noise.__all__,
     *normalization.__all__,
     *pooling.__all__,
     *recurrence.__all__,

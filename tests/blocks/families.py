@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.blocks.activations import ACTIVATIONS
 from tests.blocks.attention import ATTENTION
+from tests.blocks.combinations import COMBINATIONS
 from tests.blocks.graphs import GRAPHS
 from tests.blocks.losses import LOSSES
 from tests.blocks.normalization import NORMALIZATION
@@ -16,5 +17,6 @@ FAMILIES: dict[str, list[Block]] = {
     "Normalization": NORMALIZATION,
     "Recurrence": RECURRENCE,
     "Attention and embeddings": ATTENTION,
+    "Combinations and noise": COMBINATIONS,
     "Graphs": GRAPHS,
 }

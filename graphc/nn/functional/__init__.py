@@ -14,6 +14,7 @@ from graphc.nn.functional import (
     graphs,
     layers,
     losses,
+    noise,
     normalization,
     pooling,
     recurrence,
@@ -29,6 +30,7 @@ from graphc.nn.functional.embeddings import *
 from graphc.nn.functional.graphs import *
 from graphc.nn.functional.layers import *
 from graphc.nn.functional.losses import *
+from graphc.nn.functional.noise import *
 from graphc.nn.functional.normalization import *
 from graphc.nn.functional.pooling import *
 from graphc.nn.functional.recurrence import *
@@ -50,6 +52,7 @@ __all__ = [
     *embeddings.__all__,
     *graphs.__all__,
     *layers.__all__,
+    *noise.__all__,
     *losses.__all__,
     *normalization.__all__,
     *pooling.__all__,
