@@ -2,26 +2,47 @@
 
 from graphc.optim import schedules
 from graphc.optim.adam import Adam, AdamW
-from graphc.optim.ema import EMA
-from graphc.optim.gradients import Accumulate, clip_by_global_norm, clip_by_value, global_norm
+from graphc.optim.adam_family import Adamax, Lion, NAdam, RAdam
+from graphc.optim.ema import EMA, SWA
+from graphc.optim.gradients import (
+    Accumulate,
+    clip_by_global_norm,
+    clip_by_value,
+    global_norm,
+    penalty,
+)
 from graphc.optim.loss_scale import LossScale
+from graphc.optim.momentum import AdaptiveGains, Momentum, Rprop
 from graphc.optim.optimizer import Optimizer
 from graphc.optim.plateau import ReduceOnPlateau
+from graphc.optim.scaled import Adadelta, Adagrad, RMSprop
 from graphc.optim.sgd import SGD
 from graphc.updates import Updates
 
 __all__ = [
     "EMA",
     "SGD",
+    "SWA",
     "Accumulate",
+    "Adadelta",
+    "Adagrad",
     "Adam",
     "AdamW",
+    "Adamax",
+    "AdaptiveGains",
+    "Lion",
     "LossScale",
+    "Momentum",
+    "NAdam",
     "Optimizer",
+    "RAdam",
+    "RMSprop",
     "ReduceOnPlateau",
+    "Rprop",
     "Updates",
     "clip_by_global_norm",
     "clip_by_value",
     "global_norm",
+    "penalty",
     "schedules",
 ]

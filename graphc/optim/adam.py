@@ -8,7 +8,7 @@ from typing import Any
 
 from graphc.graph import Value
 from graphc.operators import call
-from graphc.optim.optimizer import LearningRate, Moment, Optimizer, Rule
+from graphc.optim.optimizer import LearningRate, Moment, Optimizer, Rule, check_options
 
 __all__ = ["Adam", "AdamW"]
 
@@ -56,10 +56,7 @@ class Adam(Optimizer):
         )
 
     def _check(self, options: Mapping[str, Any]) -> None:
-        if not all(0.0 <= beta < 1.0 for beta in options["betas"]):
-            raise ValueError(f"{self._name}: betas must be in [0, 1), got {options['betas']}")
-        if options["eps"] < 0 or options["weight_decay"] < 0:
-            raise ValueError(f"{self._name}: eps and weight_decay must be >= 0")
+        check_options(self._name, options)
 
     def _slot_names(self, options: Mapping[str, Any]) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if options["amsgrad"] else []))
@@ -86,8 +83,8 @@ class Adam(Optimizer):
         largest = v
         if options["amsgrad"]:
             largest = new["max_exp_avg_sq"] = call("maximum", slots["max_exp_avg_sq"], v)
-        step_size = moment.lr / _correction(beta1, moment.t)
-        scale = call("rsqrt", _correction(beta2, moment.t))  # once a step: elements multiply
+        step_size = moment.lr / correction(beta1, moment.t)
+        scale = call("rsqrt", correction(beta2, moment.t))  # once a step: elements multiply
         denominator = call("sqrt", largest) * scale + options["eps"]
         return Rule(p - step_size * (m / denominator), new)
 
@@ -122,7 +119,7 @@ class AdamW(Adam):
         )
 
 
-def _correction(beta: float, t: Value) -> Value:
+def correction(beta: float, t: Value) -> Value:
     """1 - beta^t, accurate at the first steps too (1 - 0.999 loses four digits in float32)."""
     if beta == 0.0:
         return t * 0.0 + 1.0

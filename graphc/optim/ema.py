@@ -1,4 +1,4 @@
-"""Exponential moving averages of parameters."""
+"""Averages of parameters: exponential moving ones, and plain means of late steps."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from graphc import tree
+from graphc import ops, tree
 from graphc.dsl import StateValue, state_value_of, substitute
 from graphc.errors import StateError
 from graphc.graph import Value
 from graphc.source import here
 from graphc.state import StateCell, prepare_cells
+from graphc.types import TensorType, int64
 from graphc.updates import Updates
 
-__all__ = ["EMA"]
+__all__ = ["EMA", "SWA"]
 
 
 class EMA:
@@ -71,6 +72,48 @@ class EMA:
         """Check ``d`` and load nothing yet: the call that does."""
         cells = {s.cell.name: s.cell for s in self._shadows.values()}
         return prepare_cells("EMA.load_state_dict", cells, d)
+
+
+class SWA(EMA):
+    """The plain mean of the parameters after each step since it began (Izmailov et al. 2018).
+
+    ``shadow <- shadow + (parameter - shadow) / (n + 1)``, n being the steps averaged so far; the
+    first is a copy. As ``torch.optim.swa_utils.AveragedModel``. Average every k-th step, or late
+    ones only, by ``swa.after(updates).only_if(condition)``. BatchNorm's statistics are no part of
+    it: run some batches through ``swa.apply(...)`` in mode train.
+
+    >>> import graphc as gc
+    >>> swa = SWA(gc.nn.Linear(2, 2)); len(swa.after(gc.Updates())), swa.n_averaged
+    (3, 0)
+    """
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, 0.0)
+        cell = StateCell("n_averaged", TensorType(int64, ()), source=here())
+        self._count = state_value_of(cell)
+
+    @property
+    def n_averaged(self) -> int:
+        """How many steps the mean is of."""
+        return int(self._count.numpy())
+
+    def after(self, updates: Mapping[Value, Value]) -> Updates:
+        """The shadows' updates, towards the values that ``updates`` will write."""
+        new: dict[Value, Value] = {self._count: self._count + 1}
+        for value, shadow in self._shadows.items():
+            share = 1.0 / (self._count + 1).astype(value.dtype)
+            moved = shadow + share * (updates.get(value, value) - shadow)
+            new[shadow] = ops.where(self._count == 0, updates.get(value, value), moved)
+        return Updates(new, trains=True)
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """Copies of the shadows by their parameters' names, and the number of steps."""
+        return super().state_dict() | {"n_averaged": self._count.numpy()}
+
+    def prepare_loading(self, d: Mapping[str, Any]) -> Callable[[], None]:
+        """Check ``d`` and load nothing yet: the call that does."""
+        cells = {s.cell.name: s.cell for s in (*self._shadows.values(), self._count)}
+        return prepare_cells("SWA.load_state_dict", cells, d)
 
 
 def _new_name(wanted: str, taken: set[str]) -> str:

@@ -17,7 +17,7 @@ from graphc.state import StateCell, prepare_cells
 from graphc.types import TensorType, float32, int64
 from graphc.updates import Updates
 
-__all__ = ["Accumulate", "clip_by_global_norm", "clip_by_value", "global_norm"]
+__all__ = ["Accumulate", "clip_by_global_norm", "clip_by_value", "global_norm", "penalty"]
 
 
 def global_norm(gradients: Any) -> Value:
@@ -49,6 +49,27 @@ def clip_by_value(gradients: Any, clip: float) -> Any:
     if clip < 0:
         raise ValueError(f"clip_by_value: expected a number >= 0, got {clip}")
     return tree.map(lambda g: ops.clip(g, -clip, clip), gradients)
+
+
+def penalty(parameters: Any, l1: float = 0.0, l2: float = 0.0) -> Value:
+    """``l1 sum |p| + l2 / 2 sum p^2`` over all leaves, a scalar to add to a cost.
+
+    L2 through the gradient is the optimizers' ``weight_decay``, and AdamW's another thing. L1 draws
+    weights to 0 (Tibshirani 1996).
+
+    >>> import graphc as gc
+    >>> penalty(gc.nn.Linear(2, 2).parameters("weight"), l1=1e-4).shape
+    ()
+    """
+    if l1 < 0.0 or l2 < 0.0:
+        raise ValueError(f"penalty: l1 and l2 must be >= 0, got {l1} and {l2}")
+    terms = [ops.zeros((), float32)]
+    for value in tree.leaves(parameters):
+        if l1:
+            terms.append(l1 * ops.sum(ops.abs(value)))
+        if l2:
+            terms.append((0.5 * l2) * ops.sum(ops.square(value)))
+    return reduce(ops.add, terms[1:] or terms)
 
 
 def _wide(value: Value) -> Value:

@@ -32,6 +32,9 @@ __all__ = ["LearningRate", "Moment", "Optimizer", "Rule", "slopes_of"]
 LearningRate = float | Callable[[Value], Value] | Value
 
 
+_NOT_NEGATIVE = ("eps", "weight_decay", "momentum", "lr_decay", "momentum_decay", "l1")
+
+
 @dataclass(frozen=True)
 class Moment:
     """When a step happens and how large it is, in the parameter's element type.
@@ -96,6 +99,10 @@ class Optimizer:
     def _slot_names(self, options: Mapping[str, Any]) -> tuple[str, ...]:
         """The names of a parameter's slots, all shaped like it and zero at first."""
         raise TypeError(f"{type(self).__name__} does not say its slots")
+
+    def _slot_type(self, name: str, of: TensorType) -> TensorType:
+        """The type of a slot of a parameter: its own, where the optimizer says nothing else."""
+        return of
 
     def _rule(
         self,
@@ -185,7 +192,8 @@ class Optimizer:
             options, _ = self._options_of(target)
             key = self._key(target)
             self._slots[target] = {
-                name: self._cell(f"{key}.{name}", target.type) for name in self._slot_names(options)
+                name: self._cell(f"{key}.{name}", self._slot_type(name, target.type))
+                for name in self._slot_names(options)
             }
         return self._slots[target]
 
@@ -296,6 +304,23 @@ def slopes_of(who: str, cost: Value, wrt: Any) -> tuple[list[Value], list[Value]
             here(),
         )
     return [p for p, _ in joined], [g for _, g in joined]
+
+
+def descent(p: Value, g: Value, options: Mapping[str, Any]) -> Value:
+    """The gradient to go down: turned round for ``maximize``, with L2's ``weight_decay p``."""
+    if options["maximize"]:
+        g = -g
+    return g + options["weight_decay"] * p if options["weight_decay"] else g
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse betas outside of [0, 1), and what must not be negative."""
+    for key, value in options.items():
+        numbers = value if isinstance(value, tuple) else (value,)
+        if key in ("betas", "alpha", "rho", "beta") and not all(0.0 <= b < 1.0 for b in numbers):
+            raise ValueError(f"{name}: {key} must be in [0, 1), got {value}")
+        if key in _NOT_NEGATIVE and value < 0:
+            raise ValueError(f"{name}: {key} must be >= 0, got {value}")
 
 
 def _rate(name: str, lr: LearningRate) -> Callable[[Value], Value] | Value:
