@@ -19,10 +19,17 @@ from pathlib import Path
 
 from graphc import types
 from graphc.backends.cache import Cache, default_cache, key_of
+from graphc.backends.triton.candidates import relieved
 from graphc.backends.triton.emit import Emitted, emit_kernel
 from graphc.backends.triton.prepare import prepare
 from graphc.backends.triton.tiling import GpuTiling, choose_tiling
-from graphc.backends.triton.toolchain import Code, Target, compile_text, triton_version
+from graphc.backends.triton.toolchain import (
+    Code,
+    Target,
+    TooLargeError,
+    compile_text,
+    triton_version,
+)
 from graphc.errors import BackendError
 from graphc.kernel.terms import Kernel
 from graphc.records import dataclass
@@ -31,6 +38,8 @@ __all__ = ["CompiledKernel", "Job", "compile_kernel", "compile_kernels", "emit"]
 
 #: the name of every kernel's function: equal kernels then have equal texts
 _SYMBOL = "kernel"
+#: what the cache's entries hold
+_FORMAT = "code with spills"
 
 
 @dataclass(frozen=True)
@@ -86,20 +95,51 @@ def compile_kernel(job: Job, target: Target, cache: Cache | None = None) -> Comp
 def _compiled(
     job: Job, emitted: Emitted, tiling: GpuTiling, target: Target, cache: Cache
 ) -> CompiledKernel:
+    """The kernel's code; with another tiling where it spills registers or needs more shared memory
+    than the target has. Which one is found depends on nothing but the kernel and the target.
+    """
+    kernel = prepare(job.kernel) if job.tiling is None else job.kernel
+    least: CompiledKernel | None = None
+    too_large: TooLargeError | None = None
+    while True:
+        try:
+            code = _code(job.kernel.name, emitted, tiling, target, cache)
+        except TooLargeError as error:
+            too_large, other = error, relieved(tiling, spills=False)
+        else:
+            made = CompiledKernel(job.kernel.name, emitted, tiling, code)
+            if code.spilled == 0:
+                return made
+            if least is None or code.spilled < least.code.spilled:
+                least = made
+            other = relieved(tiling, spills=True)
+        if other is None:
+            break
+        emitted, tiling = emit(replace(job, kernel=kernel, tiling=other))
+    if least is not None:
+        return least
+    assert too_large is not None
+    raise too_large
+
+
+def _code(
+    name: str, emitted: Emitted, tiling: GpuTiling, target: Target, cache: Cache
+) -> Code:
     plain, kinds = _content(emitted)
     version = triton_version()
     if version is None:
         raise BackendError("the triton backend needs Triton: pip install 'graphc[gpu]' (Linux)")
-    key = key_of(plain, kinds, str(tiling), target.name, version, _device_functions())
+    how = f"{_FORMAT} {tiling.warps} {tiling.stages}"
+    key = key_of(plain, kinds, how, target.name, version, _device_functions())
     one = replace(emitted, text=plain, symbol=_SYMBOL)
 
     def make() -> bytes:
-        path = _source_directory() / f"{job.kernel.name}_{key[:12]}.py"
+        path = _source_directory() / f"{name}_{key[:12]}.py"
         return _pack(
             compile_text(one, target, warps=tiling.warps, stages=tiling.stages, path=path)
         )
 
-    return CompiledKernel(job.kernel.name, emitted, tiling, _unpack(cache.get(key, make)))
+    return _unpack(cache.get(key, make))
 
 
 @functools.cache
@@ -116,6 +156,7 @@ def _source_directory() -> Path:
 def _pack(code: Code) -> bytes:
     head = {
         "symbol": code.symbol, "texts": code.texts, "warps": code.warps, "shared": code.shared,
+        "spilled": code.spilled,
     }  # fmt: skip
     text = json.dumps(head).encode()
     return len(text).to_bytes(8, "little") + text + code.binary
@@ -125,7 +166,8 @@ def _unpack(payload: bytes) -> Code:
     length = int.from_bytes(payload[:8], "little")
     head = json.loads(payload[8 : 8 + length])
     return Code(
-        head["symbol"], payload[8 + length :], head["texts"], head["warps"], head["shared"]
+        head["symbol"], payload[8 + length :], head["texts"], head["warps"], head["shared"],
+        head["spilled"],
     )
 
 
@@ -146,9 +188,17 @@ def compile_kernels(
             for n in first.values()
         }
         return [
-            replace(made[first[content]].result(), name=job.kernel.name, emitted=text)
-            for job, content, (text, _) in zip(listed, contents, emitted, strict=True)
+            _renamed(made[first[content]].result(), job, *text)
+            for job, content, text in zip(listed, contents, emitted, strict=True)
         ]
+
+
+def _renamed(made: CompiledKernel, job: Job, text: Emitted, tiling: GpuTiling) -> CompiledKernel:
+    """Another kernel's code as that of an equal kernel."""
+    if str(made.tiling) != str(tiling):
+        kernel = prepare(job.kernel) if job.tiling is None else job.kernel
+        text, _ = emit(replace(job, kernel=kernel, tiling=made.tiling))
+    return replace(made, name=job.kernel.name, emitted=text)
 
 
 def _content(emitted: Emitted) -> tuple[str, str]:

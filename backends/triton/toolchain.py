@@ -16,6 +16,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,16 @@ __all__ = [
     "TARGETS",
     "Code",
     "Target",
+    "TooLargeError",
     "compile_text",
     "disassemble",
     "resources_of",
     "triton_version",
 ]
+
+
+class TooLargeError(BackendError):
+    """A tile needs more shared memory than the target has."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +66,16 @@ TARGETS = {
 
 @dataclass(frozen=True)
 class Code:
-    """A compiled kernel: its binary, and texts by kind ("ttgir", "ptx", "amdgcn")."""
+    """A compiled kernel: its binary, and texts by kind ("ttgir", "ptx", "amdgcn"); ``spilled`` are
+    bytes of a thread's stack (NVIDIA) or registers (AMD).
+    """
 
     symbol: str
     binary: bytes
     texts: dict[str, str]
     warps: int
     shared: int
+    spilled: int = 0
 
     @property
     def parameters(self) -> tuple[int, ...]:
@@ -121,11 +130,16 @@ def compile_text(emitted: Emitted, target: Target, *, warps: int, stages: int, p
     )
     code = _code_of(made, target)
     if code.shared > target.shared:
-        raise BackendError(
+        raise TooLargeError(
             f"kernel {emitted.symbol}: its tile needs {code.shared:,} bytes of shared memory, "
             f"{target.name} has {target.shared:,} a block"
         )
-    return code
+    return replace(code, spilled=_spilled(code, target))
+
+
+def _spilled(code: Code, target: Target) -> int:
+    used = resources_of(code, target)
+    return used["stack"] + used.get("spilled", 0)
 
 
 _REMEDY = "pip install 'graphc[gpu]' (Linux)"
