@@ -3,6 +3,7 @@
 from graphc.optim import schedules
 from graphc.optim.adam import Adam, AdamW
 from graphc.optim.adam_family import Adamax, Lion, NAdam, RAdam
+from graphc.optim.curvature import ConjugateGradient, HessianFree, Newton
 from graphc.optim.ema import EMA, SWA
 from graphc.optim.gradients import (
     Accumulate,
@@ -11,6 +12,7 @@ from graphc.optim.gradients import (
     global_norm,
     penalty,
 )
+from graphc.optim.lbfgs import LBFGS
 from graphc.optim.loss_scale import LossScale
 from graphc.optim.momentum import AdaptiveGains, Momentum, Rprop
 from graphc.optim.optimizer import Optimizer
@@ -21,6 +23,7 @@ from graphc.updates import Updates
 
 __all__ = [
     "EMA",
+    "LBFGS",
     "SGD",
     "SWA",
     "Accumulate",
@@ -30,10 +33,13 @@ __all__ = [
     "AdamW",
     "Adamax",
     "AdaptiveGains",
+    "ConjugateGradient",
+    "HessianFree",
     "Lion",
     "LossScale",
     "Momentum",
     "NAdam",
+    "Newton",
     "Optimizer",
     "RAdam",
     "RMSprop",
