@@ -43,11 +43,11 @@ def split(
 
     generator = np.random.default_rng(seed)
     # class by class so far; in random order again
-    parts = [generator.permutation(part) for part in _split_rows(classes, shares, generator)]
+    parts = [generator.permutation(part) for part in split_rows(classes, shares, generator)]
     return [tuple(array[part] for array in arrays) for part in parts]
 
 
-def _split_rows(
+def split_rows(
     classes: NDArray[Any], shares: NDArray[np.float64], generator: np.random.Generator
 ) -> list[NDArray[np.int64]]:
     """Row numbers of each part, class by class.

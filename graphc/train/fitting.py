@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import field
 from typing import Any, Protocol
 
-from graphc import checkpoint, tree
+from graphc import tree
+from graphc.checkpoint import save as save_checkpoint
 from graphc.records import dataclass
 from graphc.train.measuring import Means, as_arguments, evaluate
 from graphc.train.progress import Progress
+from graphc.train.resuming import Checkpoint
 
 __all__ = ["Epoch", "History", "fit"]
 
@@ -52,6 +54,8 @@ class History:
     @property
     def best(self) -> Epoch:
         """The last epoch that improved the monitored measure; without one, the last epoch."""
+        if not self.epochs:
+            raise ValueError("this run had no epoch of its own: it was complete when resumed")
         improved = [epoch for epoch in self.epochs if epoch.best]
         return improved[-1] if improved else self.epochs[-1]
 
@@ -103,6 +107,8 @@ def fit(
     patience: int | None = None,
     keep_best: Sequence[Restorable] = (),
     save: Mapping[str, Any] | None = None,
+    checkpoint: Checkpoint | None = None,
+    resume: bool = False,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> History:
@@ -115,6 +121,8 @@ def fit(
     ``keep_best`` (modules, optimizers) get back their state of the best epoch at the end.
     ``save={"path": "best", "net": net, "opt": opt}`` writes these by ``graphc.save`` after each
     epoch that is the best so far (without ``evaluate``, after each), its number as ``meta``.
+    ``checkpoint`` writes all that the run needs to go on; with ``resume`` it goes on from there,
+    where the file exists, to the same bits (see ``Checkpoint``); the history has the new epochs.
     ``callbacks`` see each ``Epoch``; one that returns True ends the run. ``progress`` draws a bar.
 
     >>> losses = iter([3.0, 1.0, 2.0, 2.0, 2.0])
@@ -127,19 +135,35 @@ def fit(
     keep = _saver(save)
     watch = _Monitor(monitor, larger_is_better, keep_best)
     done: list[Epoch] = []
-    stopped = False
+    before = _resumed(checkpoint, resume, batches, watch)
+    stopped = patience is not None and watch.waited >= patience
     with Progress(epochs, _length(batches), shown=progress) as bar:
-        while len(done) < epochs and not stopped:
-            epoch = _run_epoch(len(done) + 1, step, batches, evaluate, watch, bar)
+        while before + len(done) < epochs and not stopped:
+            epoch = _run_epoch(before + len(done) + 1, step, batches, evaluate, watch, bar)
             done.append(epoch)
             if epoch.best or evaluate is None:
                 keep(epoch)
+            if checkpoint is not None:
+                checkpoint.write(epoch.number, batches, vars(watch))
             bar.epoch_done(epoch.training, epoch.measures, epoch.best)
             # every callback sees the epoch, so no short circuit
             asked = [callback(epoch) is True for callback in callbacks]
             stopped = any(asked) or (patience is not None and watch.waited >= patience)
     watch.restore()
-    return History(tuple(done), stopped_early=stopped and len(done) < epochs)
+    return History(tuple(done), stopped_early=stopped and before + len(done) < epochs)
+
+
+def _resumed(
+    checkpoint: Checkpoint | None, resume: bool, batches: Iterable[Any], watch: _Monitor
+) -> int:
+    """How many epochs were done before, everything as it was after them."""
+    if resume and checkpoint is None:
+        raise ValueError("fit: resume=True needs checkpoint=Checkpoint(path, net=net, opt=opt)")
+    found = checkpoint.read(batches, len(watch.keep)) if checkpoint and resume else None
+    if found is None:
+        return 0
+    watch.value, watch.waited, watch.kept = found["value"], found["waited"], found["kept"]
+    return int(found["epoch"])
 
 
 def _run_epoch(
@@ -173,7 +197,7 @@ def _saver(save: Mapping[str, Any] | None) -> Callable[[Epoch], None]:
     path = roots.pop("path", None)
     if path is None or not roots:
         raise ValueError('fit: save names a file and what to write: {"path": "best", "net": net}')
-    return lambda epoch: checkpoint.save(path, meta={"epoch": epoch.number}, **roots)
+    return lambda epoch: save_checkpoint(path, meta={"epoch": epoch.number}, **roots)
 
 
 def _check_arguments(

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from graphc import tree
 from graphc.graph import Value
 from graphc.operators import call
 from graphc.types import float32
 
-__all__ = ["Means", "accuracy", "as_arguments", "evaluate"]
+__all__ = ["Means", "accuracy", "as_arguments", "confusion_matrix", "evaluate", "f1_score"]
 
 
 def accuracy(logits: Value, labels: Value) -> Value:
@@ -76,6 +77,54 @@ def evaluate(executable: Callable[..., Any], batches: Iterable[Any]) -> Any:
         arguments = as_arguments(batch)
         means.add(executable(*arguments), len(arguments[0]))
     return means.result()
+
+
+def confusion_matrix(
+    predict: Callable[..., Any], batches: Iterable[Any], classes: int
+) -> NDArray[np.int64]:
+    """How often class i (row) was taken for class j (column): counts [classes, classes].
+
+    A batch is (inputs..., labels); ``predict(*inputs)`` gives logits [n, classes] or classes [n].
+    Raises ValueError for labels or predictions outside of 0..classes-1.
+
+    >>> guess = lambda x: np.array([0, 1, 1])
+    >>> confusion_matrix(guess, [(np.zeros(3), np.array([0, 0, 1]))], 2).tolist()
+    [[1, 1], [0, 1]]
+    """
+    counts = np.zeros((classes, classes), np.int64)
+    for batch in batches:
+        *inputs, labels = as_arguments(batch)
+        made = np.asarray(predict(*inputs))
+        chosen = made.argmax(axis=-1) if made.ndim > np.ndim(labels) else made
+        for what, given in (("labels", labels), ("predictions", chosen)):
+            if np.size(given) and not 0 <= np.min(given) <= np.max(given) < classes:
+                raise ValueError(f"confusion_matrix: {what} are not all in 0..{classes - 1}")
+        np.add.at(counts, (np.asarray(labels), chosen), 1)
+    return counts
+
+
+def f1_score(confusion: ArrayLike, average: str | None = "macro") -> Any:
+    """``2 precision recall / (precision + recall)`` of each class of a confusion matrix.
+
+    ``average`` is "macro" (the classes' mean), "micro" (of all counts: the accuracy), "weighted"
+    (by the classes' rows) or None (all of them). A class that neither occurs nor is predicted has
+    0, as in scikit-learn.
+
+    >>> f1_score([[1, 1], [0, 1]], None).round(3).tolist()
+    [0.667, 0.667]
+    """
+    counts = np.asarray(confusion, np.float64)
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
+        raise ValueError(f"f1_score: a confusion matrix is square, got shape {counts.shape}")
+    if average not in ("macro", "micro", "weighted", None):
+        raise ValueError(f"f1_score: average is macro, micro, weighted or None, not {average!r}")
+    hits, rows = np.diag(counts), counts.sum(axis=1)
+    if average == "micro":
+        return float(hits.sum() / max(counts.sum(), 1.0))
+    each = 2 * hits / np.maximum(rows + counts.sum(axis=0), 1.0)
+    if average is None:
+        return each
+    return float(each.mean() if average == "macro" else (each * rows).sum() / max(rows.sum(), 1.0))
 
 
 def as_arguments(batch: Any) -> tuple[Any, ...]:
