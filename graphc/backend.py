@@ -86,8 +86,10 @@ class Backend(Protocol):
     def on_device(self, value: object) -> TensorType | None:
         """The type of an array that lies on the backend's device already, None for others."""
 
-    def with_precision(self, precision: str) -> Backend:
-        """The backend for programs whose f32 contractions may be as imprecise as that."""
+    def with_options(self, *, precision: str, tune: str | None) -> Backend:
+        """The backend for programs whose f32 contractions may be as imprecise as ``precision``, and
+        whose kernels' tilings are measured (``tune``) where it can.
+        """
 
     def for_target(self, target: str) -> Backend:
         """The backend for a machine that need not be this one; BackendError for unknown ones."""

@@ -82,6 +82,9 @@ def compile(  # noqa: A001 - the verb that everybody expects
     ``backend`` ("llvm", "triton") or ``device`` ("cpu", "cuda") say where it runs; without them it
     is a GPU that can be used, else the CPU. Programs of both share their states.
 
+    ``tune`` measures a few tilings of each kernel on the GPU, once: "same" those that give the same
+    bits, "free" all. Without it, and on CPUs, the choice is a cost model's.
+
     ``target`` ("sm_80", "sm_90", "sm_100", "gfx942") compiles for a GPU that need not be here: the
     executable can be looked at and saved (``save``), not called.
 
@@ -119,6 +122,7 @@ def compile(  # noqa: A001 - the verb that everybody expects
         precision=precision,
         donated=_donated(arguments, donate),
         target=target,
+        tune=tune,
     )
 
 
@@ -151,7 +155,7 @@ def _check_options(check: str | None, precision: str, tune: str | None, unused: 
     allowed: list[tuple[str, object, tuple[object, ...]]] = [
         ("check", check, (None, "nan")),
         ("precision", precision, ("ieee", "tf32")),
-        ("tune", tune, (None, "free")),
+        ("tune", tune, (None, "same", "free")),
         ("unused", unused, ("error", "ignore")),
     ]
     for option, value, choices in allowed:
@@ -305,13 +309,15 @@ class Executable:
         precision: str = "ieee",
         donated: tuple[int, ...] = (),
         target: str | None = None,
+        tune: str | None = None,
     ) -> None:
         self.graph = graph
         self.name, self.mode = name, mode
         self.states: tuple[StateCell, ...] = tuple(v.node.attrs["state"] for v in graph.states)
         self._arguments, self._donated = arguments, donated
         self._parameters = tuple(_parameter(v) for v in arguments)
-        self._backend = find_backend(backend, target).with_precision(precision)
+        found = find_backend(backend, target)
+        self._backend = found.with_options(precision=precision, tune=tune)
         self._target, self._precision = target, precision
         self._check_nan, self._memory_budget = check_nan, memory_budget
         self._programs: collections.OrderedDict[tuple[int, ...], _Program] = (

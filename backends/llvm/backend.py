@@ -41,8 +41,8 @@ class LlvmBackend:
         """Arrays of the host are bound one by one."""
         return None
 
-    def with_precision(self, precision: str) -> LlvmBackend:
-        """Products are exact here, which every precision allows."""
+    def with_options(self, *, precision: str, tune: str | None) -> LlvmBackend:
+        """Products are exact here, which every precision allows, and nothing is measured."""
         return self
 
     def for_target(self, target: str) -> LlvmBackend:

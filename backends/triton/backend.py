@@ -34,18 +34,26 @@ class TritonBackend:
     name = "triton"
     blocks = 512
 
-    def __init__(self, precision: str = "ieee", target: Target | None = None) -> None:
+    def __init__(
+        self, precision: str = "ieee", target: Target | None = None, tune: str | None = None
+    ) -> None:
         """``target``: a GPU that need not be here; without one, the device of this machine."""
         exact = target is not None and target.kind == "hip"  # which every precision allows
         self.precision, self.target = "ieee" if exact else precision, target
+        self.tune = tune
 
     def on_device(self, value: object) -> TensorType | None:
         """The type of an array on a CUDA device; see ``graphc.backend.Backend``."""
         return take(value, "an argument").type if is_device_array(value) else None
 
-    def with_precision(self, precision: str) -> TritonBackend:
-        """The same, for programs whose f32 products may run so; see ``graphc.backend.Backend``."""
-        return TritonBackend(precision, self.target)
+    def with_options(self, *, precision: str, tune: str | None) -> TritonBackend:
+        """The same, for programs compiled so; see ``graphc.backend.Backend``."""
+        if tune is not None and self.target is not None:
+            raise BackendError(
+                f"compile(target={self.target.name!r}, tune={tune!r}): tilings are measured on the "
+                "device that runs them; leave tune out, the choice is then the cost model's"
+            )
+        return TritonBackend(precision, self.target, tune)
 
     def for_target(self, target: str) -> TritonBackend:
         """The backend that compiles for a GPU that need not be here."""
@@ -103,6 +111,7 @@ class TritonBackend:
             plan=plan,
             slow=slow,
             precision=self.precision,
+            tune=self.tune,
         )
 
     # -- exports

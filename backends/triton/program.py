@@ -30,6 +30,7 @@ from graphc.backends.triton.states import device_state
 from graphc.backends.triton.steps import Loaded, kernel_runs
 from graphc.backends.triton.tiling import GpuTiling
 from graphc.backends.triton.toolchain import Target
+from graphc.backends.triton.tuning import tuned_jobs
 from graphc.bind import Parameter, bind_arguments
 from graphc.errors import BindError, RuntimeCheckError
 from graphc.memory import StateBuffer, StateLocks, address_of
@@ -69,12 +70,17 @@ class Program(Inspected):
         precision: str = "ieee",
         tilings: Mapping[str, GpuTiling] | None = None,
         kernels: Mapping[Key, CompiledKernel] | None = None,
+        tune: str | None = None,
     ) -> None:
-        """``kernels`` are those of an export; without it they are compiled."""
+        """``kernels`` are those of an export; without it they are compiled. ``tune`` measures
+        tilings: "same" those that give the same bits, "free" others too.
+        """
         self.schedule, self.driver, self.target = schedule, driver, target
         self._plan, self._slow = plan, slow or self._call_slowly
         if kernels is None:
             jobs = jobs_of(schedule, precision, tilings)
+            if tune is not None:
+                jobs = tuned_jobs(jobs, driver, target, free=tune == "free")
             kernels = dict(zip(jobs, compile_kernels(jobs.values(), target), strict=True))
         self.kernels = kernels
         self._functions: dict[Key, Function] = {
