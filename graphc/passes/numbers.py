@@ -116,6 +116,11 @@ def measure(candidate: Candidate) -> Numbers:
             times = candidate.size(missing)
             if times > 1:
                 recomputation[view.key] = times
+    for view in candidate.views if candidate.inlined else ():
+        if view.key in candidate.inlined and grid:
+            times = candidate.size(grid) // max(1, candidate.size(view.axes))
+            if times > 1:  # several points read the same element
+                recomputation[view.key] = times
     depth = _depths(direct)
     held = _held(candidate, direct, depth, grid)
     return Numbers(

@@ -12,6 +12,7 @@ import pytest
 
 import graphc as gc
 from graphc import nn, ops, optim
+from graphc.kernel.text import print_kernel
 from tests.passes.levels import check_levels, kernel_count, lowered
 
 Rows = Callable[[gc.Value], gc.Value]
@@ -250,3 +251,15 @@ def test_joined_cheap_values_are_masked_where_they_are_computed() -> None:
 def test_a_part_of_a_computed_value_as_an_output(stop: int) -> None:
     x = gc.observed("x", (8, 4))
     check_levels([x], [ops.exp(x)[:stop], ops.exp(x)[:, :2].T])
+
+
+def test_a_product_is_not_computed_again_for_each_element_of_a_window() -> None:
+    """The gradient of a maximum reads what is behind it once for each place of its window."""
+    x, w = gc.observed("x", (2, 3, 8, 8)), gc.observed("w", (4, 3, 3, 3))
+    pooled = ops.max_pool(nn.functional.relu(x), (2, 2), (2, 2), 0)
+    y = ops.convolution(pooled, w, padding=1)
+    compiled = check_levels([x, w], [gc.grad((y * y).sum(), x)])
+    contractions = [k for c in compiled.calls if "contract" in (k := print_kernel(c.kernel))]
+    assert len(contractions) == 2  # the convolution, and its gradient at the maxima's own places
+    assert all("//" not in text for text in contractions)
+    assert "would recompute `d_convolution` 4×" in map(str, compiled.fused.refusals.values())
