@@ -15,7 +15,7 @@ from graphc.backends.llvm.ir import PTR, LLVMType, V, literal
 from graphc.errors import KernelError
 from graphc.kernel.bounds import unproved
 from graphc.kernel.terms import KernelTensor, Load, Store, Term
-from graphc.nest import Affine, Buffer, affine
+from graphc.nest import Affine, Buffer, affine, flat_offset
 from graphc.records import dataclass
 from graphc.types import DType, Extent, bool_, int64
 
@@ -24,11 +24,9 @@ __all__ = [
     "emit_load",
     "emit_prefetch",
     "emit_store",
-    "flat_offset",
     "from_memory",
     "index_value",
     "lane_addresses",
-    "strides",
     "to_memory",
 ]
 
@@ -36,24 +34,6 @@ __all__ = [
 LINE = 64  # bytes of a cache line
 I32 = LLVMType("i32")
 NEAREST, DATA = 3, 1  # llvm.prefetch: keep it in the nearest cache; not instructions
-
-
-def strides(shape: tuple[Extent, ...]) -> list[Extent]:
-    """Elements to step per dimension, row-major."""
-    out: list[Extent] = []
-    step: Extent = 1
-    for extent in reversed(shape):
-        out.append(step)
-        step = step * extent
-    return out[::-1]
-
-
-def flat_offset(tensor: KernelTensor, index: tuple[Term, ...]) -> Affine:
-    """The element offset of an access."""
-    total = Affine(0, {}, {})
-    for term, step in zip(index, strides(tensor.type.shape), strict=True):
-        total = total.plus(affine(term).scaled(step))
-    return total
 
 
 @dataclass(frozen=True)

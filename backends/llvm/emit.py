@@ -46,6 +46,7 @@ from graphc.nest import (
     Verify,
     Write,
     build_nest,
+    strides,
 )
 from graphc.records import dataclass
 from graphc.types import DType, Extent
@@ -486,7 +487,7 @@ class _Emitter:
         assert tensor.init is not None
         dtype = tensor.type.dtype
         value = access.to_memory(self.k, constant(tensor.init, dtype), dtype)
-        extents, steps = tensor.type.shape, access.strides(tensor.type.shape)
+        extents, steps = tensor.type.shape, strides(tensor.type.shape)
 
         def descend(dimension: int, pointer: V) -> None:
             if dimension == len(extents):

@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from graphc.backends.llvm.access import flat_offset
 from graphc.backends.llvm.context import vector_lanes
 from graphc.backends.llvm.target import Target
 from graphc.kernel import build
@@ -36,7 +35,7 @@ from graphc.kernel.terms import (
     Statement,
     Term,
 )
-from graphc.nest import affine
+from graphc.nest import affine, flat_offset
 from graphc.records import dataclass
 from graphc.types import Extent, TensorType
 

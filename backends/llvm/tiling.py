@@ -10,14 +10,15 @@ the number of threads.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from graphc.backends.llvm.access import LINE, flat_offset
+from graphc.backends.llvm.access import LINE
 from graphc.backends.llvm.context import vector_lanes
 from graphc.backends.llvm.target import Target
 from graphc.kernel.terms import Apply, Contract, Kernel, Load, Reduction, Store, Term
-from graphc.nest import Folding, Tiling
+from graphc.nest import Folding, Tiling, flat_offset
 from graphc.records import dataclass
 from graphc.types import Extent
 
@@ -202,25 +203,50 @@ class Plan:
         product_like = [f for f in self.foldings if isinstance(f, Contract) and set(f.over) & lanes]
         held_back = self.uneven_axes()
         for folding in product_like:
-            rows = [a for a in self.axis_order if a in folding.axes and a in self.parallel]
-            reused = [a for a in rows if any(a not in r.axes for r in self.reads[folding])]
             each = max(1, (9 if self.target.vector_registers <= 16 else 20) // len(product_like))
-            if len(reused) >= 2 and each >= 4:
-                m, n = reused[-2:]
-                tile[n] = min(math.isqrt(each), self.extent(n))
-                tile[m] = min(max(1, each // tile[n]), self.extent(m))
-            elif reused:
-                tile[reused[-1]] = min(4, each, self.extent(reused[-1]))
+            tile |= self.product_tile(folding, each)
         for lane in lanes:
             vectors = math.ceil(self.extent(lane) / self.lanes)
             tile.setdefault(lane, 1 if product_like else min(4, vectors))
         tile = {a: n for a, n in tile.items() if n > 1 and a not in held_back}
-        reused_last = [a for a in tile if a in self.parallel]
-        order = [a for a in self.axis_order if a not in lanes and a not in reused_last]
-        order += [*reused_last[::-1], *(a for a in self.axis_order if a in lanes)]
+        order = self.product_order(product_like, tile, lanes)
         return Tiling(
-            self.blocks(tile, None), tile, lanes, tuple(order), self.held(), self.streamed()
+            self.blocks(tile, None), tile, lanes, order, self.held(), self.streamed()
         )
+
+    def product_tile(self, folding: Folding, most: int) -> dict[str, int]:
+        """Points of parallel axes to compute at once, at most ``most``, so that the fewest loads
+        feed a multiplication; the last axes where several do alike.
+        """
+        rows = [a for a in self.axis_order if a in folding.axes and a in self.parallel]
+        reused = [a for a in rows if any(a not in r.axes for r in self.reads[folding])]
+        if len(reused) < 2 or most < 4:
+            return {a: min(4, most, self.extent(a)) for a in reused[-1:]}
+
+        def tile_of(m: str, n: str) -> dict[str, int]:
+            columns = min(math.isqrt(most), self.extent(n))
+            return {n: columns, m: min(max(1, most // columns), self.extent(m))}
+
+        def loads(pair: tuple[str, str]) -> float:
+            tile = tile_of(*pair)
+            reads = [math.prod(tile[a] for a in pair if a in r.axes) for r in self.reads[folding]]
+            return sum(reads) / math.prod(tile.values())
+
+        pairs = list(itertools.combinations(reused, 2))
+        return tile_of(*min(reversed(pairs), key=loads))
+
+    def product_order(
+        self, product_like: Sequence[Folding], tile: dict[str, int], lanes: frozenset[str]
+    ) -> tuple[str, ...]:
+        """Loops from the outermost: what a register tile's rows read stays in the caches for all
+        points of the other axes that do not move it.
+        """
+        tiled = [a for a in tile if a in self.parallel][::-1]
+        rows = [r for f in product_like for r in self.reads[f] if tiled and tiled[0] in r.axes]
+        free = [a for a in self.axis_order if a not in lanes and a not in tiled]
+        after = [a for a in free if rows and all(a not in r.axes for r in rows)]
+        order = [*(a for a in free if a not in after), *tiled[:1], *after, *tiled[1:]]
+        return (*order, *(a for a in self.axis_order if a in lanes))
 
     def unrolled_points(self, inside: list[Folding]) -> dict[str, int]:
         """Points of reduced axes to run at once: short axes whole, else a few of the innermost."""

@@ -16,6 +16,7 @@ from graphc.backends.llvm.context import Context, Position, memory_type
 from graphc.backends.llvm.ir import Function, V
 from graphc.kernel.bounds import unproved
 from graphc.kernel.terms import Store
+from graphc.nest import flat_offset
 
 __all__ = ["emit_turned", "transposed", "turned_axis"]
 
@@ -33,7 +34,7 @@ def turned_axis(k: Context, store: Store) -> str | None:
     if store.add or store.pred is not None or vector.axis not in store.value.axes:
         return None
     tensor = k.kernel.tensors[store.tensor]
-    flat = access.flat_offset(tensor, store.index)
+    flat = flat_offset(tensor, store.index)
     if flat.atoms or flat.axes.get(vector.axis, 0) in (0, 1):
         return None
     if unproved(k.kernel, tensor.name, store.index, None, checks=()):

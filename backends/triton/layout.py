@@ -13,7 +13,6 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from graphc.backends.triton.access import flat_offset
 from graphc.backends.triton.tiling import matrix_products
 from graphc.kernel import build
 from graphc.kernel.substitute import Substitution
@@ -27,6 +26,7 @@ from graphc.kernel.terms import (
     Term,
     postorder,
 )
+from graphc.nest import flat_offset
 from graphc.types import TensorType
 
 __all__ = ["ordered_operands"]

@@ -12,9 +12,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import field
 
-from graphc.backends.triton.access import flat_offset
 from graphc.kernel.terms import Contract, Kernel, Load, Reduction, Result, Scan, Store, Term
-from graphc.nest import Folding, Tiling
+from graphc.nest import Folding, Tiling, flat_offset
 from graphc.nest.analysis import fills_overlap, folding_dependencies
 from graphc.records import dataclass
 from graphc.types import Extent

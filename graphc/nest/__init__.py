@@ -9,6 +9,7 @@ looks for anything in the kernel's text. ``steps`` has the words, ``build`` plac
 
 from graphc.nest.build import build_nest
 from graphc.nest.indices import Affine, affine
+from graphc.nest.offsets import flat_offset, strides
 from graphc.nest.steps import (
     Accumulate,
     Begin,
@@ -53,5 +54,7 @@ __all__ = [
     "Write",
     "affine",
     "build_nest",
+    "flat_offset",
     "print_nest",
+    "strides",
 ]
