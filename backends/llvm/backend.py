@@ -13,6 +13,7 @@ from graphc.backends.llvm.native import native
 from graphc.backends.llvm.pack import pack_operands
 from graphc.backends.llvm.routines import compile_routine
 from graphc.backends.llvm.runtime import Program
+from graphc.backends.llvm.split import split_sums
 from graphc.backends.llvm.target import host_target
 from graphc.errors import BackendError
 from graphc.kernel.terms import Kernel
@@ -53,10 +54,12 @@ class LlvmBackend:
         )
 
     def refine(self, kernel: Kernel) -> Sequence[Kernel]:
-        """Operands of contractions that are read badly are copied first; see
-        ``graphc.backend.Backend``.
+        """Long sums are cut into parts, and operands of contractions that are read badly are
+        copied first; see ``graphc.backend.Backend``.
         """
-        return pack_operands(kernel, host_target())
+        target = host_target()
+        parts = split_sums(kernel, target)
+        return [made for part in parts for made in pack_operands(part, target)]
 
     def compile(
         self,

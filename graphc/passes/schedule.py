@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphc.kernel.terms import Kernel, Load, Store, Term
+from graphc.kernel.terms import Contract, Kernel, Load, Reduction, Store, Term
 from graphc.passes.compose import Block, Call, ControlCall, KernelCall, RoutineCall
 from graphc.passes.meaning import meaning
 from graphc.passes.merge import joined, together
@@ -411,7 +411,9 @@ class _Emission:
         last = (stored or call.region.pieces)[
             -1
         ]  # a copy for a kernel speaks of that kernel's line
-        flops = flops_of(call.region.pieces) if stored else call.outputs[0].type.elements
+        multiplies = any(isinstance(t, Contract) for t in call.kernel.terms)
+        whole = stored and multiplies == any(p.contracts for p in call.region.pieces)
+        flops = flops_of(call.region.pieces) if whole else kernel_flops(call.kernel)
         names = self.memory.names
         return Launch(
             kernel.name,
@@ -456,3 +458,16 @@ class _Emission:
             name = f"{wanted}_{n}"
         self._names.add(name)
         return name
+
+
+def kernel_flops(kernel: Kernel) -> Extent:
+    """The same of a kernel that a backend made: its sums, and what it stores."""
+    total: Extent = 0
+    for term in (*kernel.terms, *kernel.stores):
+        if isinstance(term, Contract | Reduction | Store):
+            bound = () if isinstance(term, Store) else term.over
+            points: Extent = 1
+            for axis in {*term.axes, *bound}:
+                points = points * kernel.extents[axis]
+            total = total + points * (2 if isinstance(term, Contract) else 1)
+    return total
