@@ -51,6 +51,8 @@ _LEAST_TURNS = 32
 _TURNS_A_COPY = 2
 #: bytes between rows from which a walk down a column leaves the nearest cache
 _FAR = 1024
+#: steps near a far one that make up for it
+_NEAR_STEPS = 4
 
 
 def pack_operands(kernel: Kernel, target: Target) -> tuple[Kernel, ...]:
@@ -150,14 +152,45 @@ class _Panels:
 
 
 def _plan(kernel: Kernel, contraction: Contract, target: Target) -> _Panels | None:
-    """The operand to pack, if one pays: of two that could be, the one that copies less."""
+    """The operand to pack, if one pays: of two that could be, the one that copies less.
+
+    None where one of them runs in lanes as it is: an image's rows, along which results are stored.
+    """
     a, b = contraction.a, contraction.b
+    if any(_runs_in_lanes(kernel, contraction, o, target) for o in (a, b)):
+        return None
     plans = [
         plan
         for operand, other in ((b, a), (a, b))
         for plan in _plans(kernel, contraction, operand, other, target)
     ]
     return min(plans, key=lambda plan: plan[0])[1] if plans else None
+
+
+def _runs_in_lanes(
+    kernel: Kernel, contraction: Contract, operand: Term, target: Target
+) -> bool:
+    """Whether an operand is read well along an axis of its own that results are stored along: all
+    or most steps of the sum stay near, as those over a window do.
+    """
+    shared = contraction.a.axes & contraction.b.axes
+    lane = _stored_along(kernel, operand.axes - shared - frozenset(contraction.over))
+    if lane is None or _points(kernel, [lane]) < 2 * vector_lanes(kernel, target):
+        return False
+    if not isinstance(operand, Load) or not _reads_badly(kernel, operand, lane):
+        return isinstance(operand, Load)
+    tensor = kernel.tensors[operand.tensor]
+    flat = flat_offset(tensor, operand.index)
+    plain = not flat.atoms and operand.pred is None and operand.fill is None
+    if not plain or flat.axes.get(lane) != 1:
+        return False
+    steps = [flat.axes.get(a, 0) for a in contraction.over]
+    near = [
+        a
+        for a, step in zip(contraction.over, steps, strict=True)
+        if isinstance(step, int) and abs(step) * tensor.type.dtype.itemsize < _FAR
+    ]
+    return _points(kernel, near) >= _NEAR_STEPS
 
 
 def _plans(
@@ -198,7 +231,8 @@ def _stored_across(
     """
     if any(s.add or s.pred is not None for s in kernel.stores):
         return None
-    if _stored_along(kernel, rows) is None:
+    row = _stored_along(kernel, rows)
+    if row is None or 2 * _points(kernel, [row]) < width:  # too few for a register tile
         return None
     loads = [t for s in kernel.statements for o in s.operands for t in _outside(o)]
     flats = [flat_offset(kernel.tensors[t.tensor], t.index) for t in loads if isinstance(t, Load)]

@@ -39,7 +39,7 @@ from graphc.schedule import (
     Statement,
     While,
 )
-from graphc.types import Size
+from graphc.types import Extent, Size
 
 __all__ = ["Scheduled", "make_schedule", "may_share"]
 
