@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,16 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+
+#: what a quick run prints before its result, and the range that the result must lie in
+MORE = {
+    "char_lstm.py": ("test: ", 0.0, 4.9),  # bits a character; 5.9 without learning
+    "ddpm.py": ("reads ", 0.0, 100.0),
+    "gat_karate.py": ("median of 1 seeds: ", 24.0, 34.0),
+    "gpt.py": ("test: ", 0.0, 5.3),
+    "moe_digits.py": ("sparse: ", 60.0, 100.0),
+    "vae.py": ("test: ", 0.0, 33.0),  # nats an image; 44 where pixels are taken for coins
+}
 
 
 def run(name: str, *options: str) -> str:
@@ -24,7 +35,9 @@ def run(name: str, *options: str) -> str:
 
 
 def test_every_example_has_its_test() -> None:
-    assert EXAMPLES == ["digits.py", "digits_cnn.py", "digits_mlp.py"]  # the first is shared code
+    shared = ["digits.py", "pictures.py", "text.py"]
+    tested = ["digits_cnn.py", "digits_mlp.py", *MORE]
+    assert sorted(EXAMPLES) == sorted([*shared, *tested])
 
 
 @pytest.mark.parametrize("name", ["digits_mlp.py", "digits_cnn.py"])
@@ -38,3 +51,16 @@ def test_digits_learns_and_draws_five_levels(name: str, tmp_path: Path) -> None:
     levels = {path.stem for path in pictures.iterdir() if path.is_file()}
     assert levels == {"1-diagram", "2-graph", "3-kernels", "4-schedule", "5-executable"}
     assert all(path.stat().st_size > 200 for path in pictures.iterdir())
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_other_examples_learn_and_draw(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+    out = run(name, "--quick", "--out", str(tmp_path))
+    before, low, high = MORE[name]
+    number = re.match(r"[0-9.]+", out.partition(before)[2])
+    assert number, out
+    assert low <= float(number[0]) <= high, out
+    pictures = [path for path in tmp_path.iterdir() if path.suffix in (".svg", ".dot", ".png")]
+    assert pictures
+    assert all(path.stat().st_size > 200 for path in pictures)
