@@ -46,6 +46,7 @@ from graphc.errors import (
 from graphc.graph import Graph, Value
 from graphc.handwritten import kernel
 from graphc.mixed_precision import autocast
+from graphc.nn.receptive_field import receptive_field
 from graphc.nn.remat import remat
 from graphc.random import Rng, manual_seed
 from graphc.text_parser import parse_graph
@@ -144,6 +145,7 @@ __all__ = [
     "parameter",
     "parse_graph",
     "random",
+    "receptive_field",
     "remat",
     "restore",
     "save",

@@ -279,8 +279,13 @@ def window_count(
     span = extent + (sum(padding) - 1) - (size - 1) * dilation
     count = span // stride + 1
     if isinstance(count, int) and count < 1:
+        reach = (size - 1) * dilation + 1
+        lacking = reach - extent - sum(padding)
         raise ShapeError(
-            f"{who(name)}: a window of {size} (dilation {dilation}) exceeds {extent}", here()
+            f"{who(name)}: a window of {size} (dilation {dilation}) spans {reach}, which exceeds "
+            f"{extent} with padding {sum(padding)} in all; pad by {lacking} more, or make the "
+            "window smaller",
+            here(),
         )
     return count
 

@@ -3,6 +3,7 @@
 from graphc.nn import (
     activations,
     adaptive,
+    adaptive_pooling,
     attention,
     cloning,
     combinations,
@@ -18,6 +19,7 @@ from graphc.nn import (
     normalization,
     pooling,
     recurrence,
+    sampling,
     seq2seq,
     similarity,
     transformers,
@@ -25,6 +27,7 @@ from graphc.nn import (
 )
 from graphc.nn.activations import *
 from graphc.nn.adaptive import *
+from graphc.nn.adaptive_pooling import *
 from graphc.nn.attention import *
 from graphc.nn.cloning import *
 from graphc.nn.combinations import *
@@ -39,6 +42,7 @@ from graphc.nn.noise import *
 from graphc.nn.normalization import *
 from graphc.nn.pooling import *
 from graphc.nn.recurrence import *
+from graphc.nn.sampling import *
 from graphc.nn.seq2seq import *
 from graphc.nn.similarity import *
 from graphc.nn.transformers import *
@@ -51,6 +55,7 @@ __all__ = [
     "utils",
     *activations.__all__,
     *adaptive.__all__,
+    *adaptive_pooling.__all__,
     *attention.__all__,
     *cloning.__all__,
     *combinations.__all__,
@@ -64,6 +69,7 @@ __all__ = [
     *normalization.__all__,
     *pooling.__all__,
     *recurrence.__all__,
+    *sampling.__all__,
     *seq2seq.__all__,
     *similarity.__all__,
     *transformers.__all__,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from graphc.graph import Value
 from graphc.nn import functional
@@ -21,11 +22,17 @@ class _MaxPool(Module):
         stride: PerAxis | None = None,
         padding: PerAxis = 0,
         dilation: PerAxis = 1,
-        *,
+        return_indices: bool = False,
         ceil_mode: bool = False,
     ) -> None:
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
-        self.dilation, self.ceil_mode = dilation, ceil_mode
+        self.dilation, self.return_indices, self.ceil_mode = dilation, return_indices, ceil_mode
+
+    def _with_indices(self, x: Value, rank: int, pooled: Value) -> Any:
+        """The maxima, and with ``return_indices`` where they are in the image, row-major."""
+        if not self.return_indices:
+            return pooled
+        return pooled, functional.max_pool_indices(x, *self._options, rank=rank)
 
     @property
     def _options(self) -> tuple[PerAxis, PerAxis | None, PerAxis, PerAxis, bool]:
@@ -40,12 +47,12 @@ class MaxPool1d(_MaxPool):
 
     ``stride`` defaults to ``kernel_size``; ``padding``, at most half of it, is never the largest;
     ``ceil_mode`` keeps a last window that reaches beyond the end. Of equal elements the first one
-    has the derivative.
+    has the derivative. With ``return_indices`` a pair: the maxima and their places, for MaxUnpool.
     """
 
-    def forward(self, x: Value) -> Value:
+    def forward(self, x: Value) -> Any:
         """[..., L] -> [..., L']."""
-        return functional.max_pool1d(x, *self._options)
+        return self._with_indices(x, 1, functional.max_pool1d(x, *self._options))
 
 
 class MaxPool2d(_MaxPool):
@@ -56,17 +63,17 @@ class MaxPool2d(_MaxPool):
     (4, 3, 4, 4)
     """
 
-    def forward(self, x: Value) -> Value:
+    def forward(self, x: Value) -> Any:
         """[..., H, W] -> [..., H', W']."""
-        return functional.max_pool2d(x, *self._options)
+        return self._with_indices(x, 2, functional.max_pool2d(x, *self._options))
 
 
 class MaxPool3d(_MaxPool):
     """As MaxPool1d, over the last three axes of [N, C, D, H, W] (or [C, D, H, W])."""
 
-    def forward(self, x: Value) -> Value:
+    def forward(self, x: Value) -> Any:
         """[..., D, H, W] -> [..., D', H', W']."""
-        return functional.max_pool3d(x, *self._options)
+        return self._with_indices(x, 3, functional.max_pool3d(x, *self._options))
 
 
 class _AvgPool(Module):

@@ -5,6 +5,7 @@ Each is a composite: made of primitive ops, and drawn, printed and exported as o
 
 from graphc.nn.functional import (
     activations,
+    adaptive,
     attention,
     classification,
     competitions,
@@ -18,9 +19,11 @@ from graphc.nn.functional import (
     normalization,
     pooling,
     recurrence,
+    sampling,
     similarity,
 )
 from graphc.nn.functional.activations import *
+from graphc.nn.functional.adaptive import *
 from graphc.nn.functional.attention import *
 from graphc.nn.functional.classification import *
 from graphc.nn.functional.competitions import *
@@ -34,6 +37,7 @@ from graphc.nn.functional.noise import *
 from graphc.nn.functional.normalization import *
 from graphc.nn.functional.pooling import *
 from graphc.nn.functional.recurrence import *
+from graphc.nn.functional.sampling import *
 from graphc.nn.functional.similarity import *
 from graphc.ops import log_softmax, relu, sigmoid, softmax, tanh
 
@@ -44,6 +48,7 @@ __all__ = [
     "softmax",
     "tanh",
     *activations.__all__,
+    *adaptive.__all__,
     *attention.__all__,
     *classification.__all__,
     *competitions.__all__,
@@ -52,10 +57,11 @@ __all__ = [
     *embeddings.__all__,
     *graphs.__all__,
     *layers.__all__,
-    *noise.__all__,
     *losses.__all__,
+    *noise.__all__,
     *normalization.__all__,
     *pooling.__all__,
     *recurrence.__all__,
+    *sampling.__all__,
     *similarity.__all__,
 ]
