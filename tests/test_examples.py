@@ -14,13 +14,18 @@ EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 
 #: what a quick run prints before its result, and the range that the result must lie in
 MORE = {
+    "activations.py": ("saturate: ", 16.0, 16.0),
     "char_lstm.py": ("test: ", 0.0, 4.9),  # bits a character; 5.9 without learning
     "ddpm.py": ("reads ", 0.0, 100.0),
     "gat_karate.py": ("median of 1 seeds: ", 24.0, 34.0),
     "gpt.py": ("test: ", 0.0, 5.3),
+    "initialization.py": ("kept: ", 0.1, 10.0),  # wrong ones: below 1e-9 or above 1e9
     "moe_digits.py": ("sparse: ", 60.0, 100.0),
+    "optimizers.py": ("arrived: ", 26.0, 30.0),  # of 48, in 100 steps
     "vae.py": ("test: ", 0.0, 33.0),  # nats an image; 44 where pixels are taken for coins
 }
+
+PLOTS = ("activations.py", "initialization.py", "optimizers.py")
 
 
 def run(name: str, *options: str) -> str:
@@ -35,7 +40,7 @@ def run(name: str, *options: str) -> str:
 
 
 def test_every_example_has_its_test() -> None:
-    shared = ["digits.py", "pictures.py", "text.py"]
+    shared = ["digits.py", "pictures.py", "plots.py", "text.py"]
     tested = ["digits_cnn.py", "digits_mlp.py", *MORE]
     assert sorted(EXAMPLES) == sorted([*shared, *tested])
 
@@ -56,6 +61,8 @@ def test_digits_learns_and_draws_five_levels(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", MORE)
 def test_other_examples_learn_and_draw(name: str, tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+    if name in PLOTS:
+        pytest.importorskip("matplotlib", reason="their pictures are made by matplotlib")
     out = run(name, "--quick", "--out", str(tmp_path))
     before, low, high = MORE[name]
     number = re.match(r"[0-9.]+", out.partition(before)[2])
