@@ -5,6 +5,7 @@ from graphc.nn import (
     adaptive,
     adaptive_pooling,
     attention,
+    cells,
     cloning,
     combinations,
     containers,
@@ -29,6 +30,7 @@ from graphc.nn.activations import *
 from graphc.nn.adaptive import *
 from graphc.nn.adaptive_pooling import *
 from graphc.nn.attention import *
+from graphc.nn.cells import *
 from graphc.nn.cloning import *
 from graphc.nn.combinations import *
 from graphc.nn.containers import *
@@ -57,6 +59,7 @@ __all__ = [
     *adaptive.__all__,
     *adaptive_pooling.__all__,
     *attention.__all__,
+    *cells.__all__,
     *cloning.__all__,
     *combinations.__all__,
     *containers.__all__,
