@@ -142,3 +142,18 @@ def test_refusals(tmp_path: Path) -> None:
     other = Checkpoint(tmp_path / "c", w=gc.parameter(np.ones(3)))
     with pytest.raises(gc.GraphcError):
         fit(lambda x: 0.0, [np.zeros(1)], epochs=2, checkpoint=other, resume=True, progress=False)
+
+
+def test_no_epoch_was_the_best_yet(tmp_path: Path) -> None:
+    """NaN is never the best: the checkpoint has none, and going on from it asks for none."""
+    holder = nn.Linear(1, 1)
+    point = Checkpoint(tmp_path / "c", holder=holder)
+    for epochs, resume in ((1, False), (2, True)):
+        history = fit(lambda x: 0.0, [np.zeros(1)], epochs=epochs, keep_best=[holder],
+                      evaluate=(lambda x: float("nan"), [np.zeros(1)]), checkpoint=point,
+                      resume=resume, progress=False)  # fmt: skip
+    assert [(e.number, e.best) for e in history.epochs] == [(2, False)]
+    other = Checkpoint(tmp_path / "c", holder=nn.Linear(2, 2))
+    with pytest.raises(gc.GraphcError):
+        fit(lambda x: 0.0, [np.zeros(1)], epochs=3, checkpoint=other, resume=True, progress=False,
+            evaluate=(lambda x: 0.0, [np.zeros(1)]), keep_best=[other.roots["holder"]])  # fmt: skip
