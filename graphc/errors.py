@@ -15,6 +15,7 @@ __all__ = [
     "GraphcError",
     "KernelError",
     "ModeError",
+    "OutOfMemoryError",
     "ParseError",
     "PromotionError",
     "RuntimeCheckError",
@@ -90,6 +91,10 @@ class KernelError(GraphcError):
 
 class BackendError(GraphcError):
     """A backend is missing, or the machine cannot run what was asked."""
+
+
+class OutOfMemoryError(BackendError):
+    """A device has too little memory left for a program; states are as they were."""
 
 
 class CacheError(GraphcError):

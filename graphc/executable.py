@@ -14,7 +14,8 @@ from __future__ import annotations
 import collections
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from graphc import tree
 from graphc.backend import Exporting, Loaded, find_backend
 from graphc.bind import Parameter, bind_arguments, order_arguments
 from graphc.closing import bind_graph, close, depends_on_mode
-from graphc.errors import BackendError, BindError, GraphcError, ModeError
+from graphc.errors import BackendError, BindError, GraphcError, ModeError, OutOfMemoryError
 from graphc.export import Content, write_export
 from graphc.files import FilePath
 from graphc.graph import HOOKS, SOURCES, STATES, Graph, Value, ancestors
@@ -384,7 +385,9 @@ class Executable:
         with self._lock:
             program = self._program(sizes)
             self._use(program)
-        program.loaded.rebind({d.name: n for d, n in sizes.items() if not d.specialize})
+        run_time = {d.name: n for d, n in sizes.items() if not d.specialize}
+        with _explained_memory(program.compiled.scheduled.schedule, program.memory, run_time):
+            program.loaded.rebind(run_time)
         return program.loaded.call(*arrays)
 
     def _bind(
@@ -442,13 +445,14 @@ class Executable:
         graph, _ = bind_graph(self.graph, fixed)
         compiled, memory = self._fitting(graph)
         scheduled = compiled.scheduled
-        loaded = self._backend.compile(
-            scheduled.schedule,
-            states={name: cell.buffer for name, cell in scheduled.cells.items()},
-            constants=dict(scheduled.constants),
-            plan=lambda run_time: self._checked(plan_memory(scheduled.schedule, run_time)).offsets,
-            slow=self._slow,
-        )
+        with _explained_memory(scheduled.schedule, memory):
+            loaded = self._backend.compile(
+                scheduled.schedule,
+                states={name: cell.buffer for name, cell in scheduled.cells.items()},
+                constants=dict(scheduled.constants),
+                plan=lambda sizes: self._checked(plan_memory(scheduled.schedule, sizes)).offsets,
+                slow=self._slow,
+            )
         return _Program(compiled, loaded, memory)
 
     def _fitting(self, graph: Graph) -> tuple[Compiled, MemoryPlan | None]:
@@ -594,6 +598,26 @@ class Executable:
             "flops": sum(e.flops for e in entries),
             **self._latest().loaded.resources(kernel),
         }
+
+
+@contextmanager
+def _explained_memory(
+    schedule: Schedule, memory: MemoryPlan | None, sizes: Mapping[str, int] | None = None
+) -> Iterator[None]:
+    """An error about too little memory says which lines of the program own the peak."""
+    try:
+        yield
+    except OutOfMemoryError as error:
+        if memory is None and not sizes:
+            raise
+        plan = plan_memory(schedule, sizes) if memory is None else memory
+        owners = sorted(plan.by_source(schedule).items(), key=lambda pair: -pair[1])
+        listed = ", ".join(f"{size:,} from {line}" for line, size in owners[:3])
+        raise OutOfMemoryError(
+            f"{error.message}\n  intermediate results take {plan.peak:,} bytes at their peak: "
+            f"{listed or 'none'}; smaller sizes, memory_budget= or gc.remat need less",
+            error.source,
+        ) from error
 
 
 def _parameter(argument: Value | Dim) -> Parameter:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc.backends.triton.driver import Driver
-from graphc.errors import BindError
+from graphc.errors import BindError, OutOfMemoryError
 from graphc.memory import address_of
 from graphc.records import dataclass
 from graphc.types import DType, TensorType, dtype_of
@@ -33,7 +33,7 @@ class Pool:
     def __init__(self, driver: Driver) -> None:
         self.driver = driver
         self._free: dict[int, list[int]] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # an array may die while it is held
 
     def take(self, nbytes: int) -> int:
         size = max(256, 1 << max(0, nbytes - 1).bit_length())
@@ -41,7 +41,23 @@ class Pool:
             kept = self._free.get(size)
             if kept:
                 return kept.pop()
-        return self.driver.allocate(size, "an output")
+        try:
+            return self.driver.allocate(size, "an output")
+        except OutOfMemoryError:
+            if not self.release():
+                raise
+            return self.driver.allocate(size, "an output")
+
+    def release(self) -> bool:
+        """Give all that is free back to the device; whether there was anything."""
+        with self._lock:
+            idle = [address for kept in self._free.values() for address in kept]
+            self._free.clear()
+        if idle:
+            self.driver.synchronize("releasing memory")
+        for address in idle:
+            self.driver.free(address)
+        return bool(idle)
 
     def give(self, address: int, nbytes: int) -> None:
         size = max(256, 1 << max(0, nbytes - 1).bit_length())
@@ -164,7 +180,7 @@ def _export(array: Array, dtype: DType) -> object:
 
 
 def is_device_array(value: object) -> bool:
-    """Whether a value is an array on a CUDA device, by DLPack.
+    """Whether a value is an array on a CUDA device, by DLPack; ``take`` says which.
 
     >>> is_device_array(np.zeros(3))
     False
@@ -188,6 +204,11 @@ def take(value: Any, name: str, stream: int | None = None) -> Shared:
     What its owner is still computing is done before anything that ``stream`` (the driver's handle)
     runs from now on; without one only its type may be looked at.
     """
+    device = getattr(value, "__dlpack_device__", lambda: (_CUDA, 0))()
+    if int(device[1]) != 0:
+        raise BindError(
+            f"{name!r} lies on cuda:{int(device[1])}, the program runs on cuda:0: move it there"
+        )
     if isinstance(value, Array):
         return Shared(value.address, TensorType(dtype_of(value.dtype), value.shape), value)
     capsule = value.__dlpack__() if stream is None else value.__dlpack__(stream=stream)

@@ -37,6 +37,7 @@ class Binding:
         """``fixed`` are the addresses of states and constants."""
         self.schedule, self.driver = schedule, driver
         self.owned: list[int] = []
+        weakref.finalize(self, _release, self.driver, self.owned)  # also where what follows fails
         self.addresses = dict(fixed)
         arena = self._new(schedule.arena_bytes, "the arena of intermediate results")
         for buffer in schedule.buffers:
@@ -56,7 +57,6 @@ class Binding:
         self.word = self.driver.host_array(8).view(np.int64)
         self.kernels = kernels
         self.steps = build_steps(schedule, self.kernels, self.addresses, self.error, self.driver)
-        weakref.finalize(self, _release, self.driver, tuple(self.owned))
 
     def _new(self, nbytes: int, what: str) -> int:
         address = self.driver.allocate(nbytes, f"{self.schedule.name}: {what}, {nbytes:,} bytes")

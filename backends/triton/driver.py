@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphc.errors import BackendError
+from graphc.errors import BackendError, OutOfMemoryError
 from graphc.records import dataclass
 
 __all__ = ["Driver", "Function", "Parameters", "driver", "unavailable"]
@@ -126,8 +126,10 @@ class Driver:
         self._library.cuGetErrorString(code, ctypes.byref(words))
         said = words.value.decode() if words.value else f"error {code}"
         what = f"{doing}: " if doing else ""
-        hint = "; free something, or use smaller sizes" if code == _OUT_OF_MEMORY else ""
-        raise BackendError(f"{what}{name}: {said}{hint}")
+        if code == _OUT_OF_MEMORY:
+            hint = "free something, or use smaller sizes"
+            raise OutOfMemoryError(f"{what}{name}: {said}; {hint}")
+        raise BackendError(f"{what}{name}: {said}")
 
     def _enter(self) -> None:
         """Contexts belong to threads."""

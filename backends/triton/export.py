@@ -82,8 +82,8 @@ def _launches(
             match statement:
                 case Launch() | Copy():
                     lines.append(indent + print_statement(statement))
-                    for n, _ in enumerate(parts_of(schedule, statement)):
-                        key = key_of_part(schedule, statement, n, committed)
+                    for part in parts_of(schedule, statement):
+                        key = key_of_part(schedule, statement, part, committed)
                         lines.append(f"{indent}    {_line(stems[key], kernels[key])}")
                 case Loop() | While():
                     lines.append(indent + print_statement(statement).split("\n")[0])
@@ -140,8 +140,8 @@ def _wanted(schedule: Schedule) -> dict[Key, Kernel]:
         for statement in body:
             match statement:
                 case Launch() | Copy():
-                    for n, part in enumerate(parts_of(schedule, statement)):
-                        key = key_of_part(schedule, statement, n, committed)
+                    for part in parts_of(schedule, statement):
+                        key = key_of_part(schedule, statement, part, committed)
                         wanted[key] = part.kernel
                 case Loop() | While():
                     walk(statement.body, committed)

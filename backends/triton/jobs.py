@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from graphc.backends.triton.compiler import Job
-from graphc.backends.triton.routines import routine_kernels
+from graphc.backends.triton.routines import Launches, routine_kernels
 from graphc.backends.triton.tiling import GpuTiling
 from graphc.kernel.parser import parse_kernel
 from graphc.kernel.terms import Kernel
@@ -39,8 +39,8 @@ def jobs_of(
     jobs: dict[Key, Job] = {}
     guards = bool(schedule.checks)
     for statement, committed in _placed(schedule.body):
-        for n, part in enumerate(parts_of(schedule, statement)):
-            key = key_of_part(schedule, statement, n, committed)
+        for part in parts_of(schedule, statement):
+            key = key_of_part(schedule, statement, part, committed)
             if key not in jobs:
                 jobs[key] = Job(
                     part.kernel, committed and guards, precision, given.get(part.kernel.name)
@@ -50,11 +50,15 @@ def jobs_of(
 
 @dataclass(frozen=True)
 class Part:
-    """One kernel of a launch: several where it launches a routine."""
+    """One kernel of a launch: several, told apart by ``number``, where it launches a routine.
+    ``launches`` gives the sizes of each of several launches.
+    """
 
     kernel: Kernel
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    number: int = 0
+    launches: Launches | None = None
 
 
 def parts_of(schedule: Schedule, statement: Launch | Copy) -> tuple[Part, ...]:
@@ -66,18 +70,29 @@ def parts_of(schedule: Schedule, statement: Launch | Copy) -> tuple[Part, ...]:
     launched = schedule.launched(statement.kernel)
     if isinstance(launched, Kernel):
         return (Part(launched, statement.inputs, statement.outputs),)
+    # one choice for all sizes: with run-time ones no length counts as known
+    length = None if schedule.sizes else statement.sizes[1]
+    written = statement.outputs
     return tuple(
-        Part(kernel, statement.inputs, tuple(statement.outputs[n] for n in written))
-        for kernel, written in routine_kernels(launched)
+        Part(
+            one.kernel,
+            (*(statement.inputs if one.reads_inputs else ()), *(written[n] for n in one.reads)),
+            tuple(written[n] for n in one.writes),
+            one.number,
+            one.launches,
+        )
+        for one in routine_kernels(launched, length)
     )
 
 
-def key_of_part(schedule: Schedule, statement: Launch | Copy, part: int, committed: bool) -> Key:
+def key_of_part(
+    schedule: Schedule, statement: Launch | Copy, part: Part, committed: bool
+) -> Key:
     if isinstance(statement, Launch):
         name = statement.kernel
     else:
         name = f"copy {schedule.buffer[statement.source].type.dtype.short}"
-    return name, part, committed and bool(schedule.checks)
+    return name, part.number, committed and bool(schedule.checks)
 
 
 def _placed(body: Body) -> list[tuple[Launch | Copy, bool]]:

@@ -121,11 +121,11 @@ class Program(Inspected):
     def kernels_of(self, statement: Launch | Copy, committed: bool) -> list[Loaded]:
         """The compiled kernels of a launch or copy, and the buffers each takes."""
         found = []
-        for n, part in enumerate(parts_of(self.schedule, statement)):
-            key = key_of_part(self.schedule, statement, n, committed)
+        for part in parts_of(self.schedule, statement):
+            key = key_of_part(self.schedule, statement, part, committed)
             found.append(
                 Loaded(self.kernels[key], self._functions[key], part.kernel,
-                       (*part.inputs, *part.outputs))
+                       (*part.inputs, *part.outputs), part.launches)
             )
         return found
 
@@ -157,8 +157,12 @@ class Program(Inspected):
             binding = self._current
             fits = binding is not None and not by_name and self._fits(binding, args)
             if binding is not None and fits:
+                outputs = [Array(self._pool, b.type) for b in binding.outputs]
                 self._run(binding, args)
-                outputs = [self._output(binding, b) for b in binding.outputs]
+                for made, buffer in zip(outputs, binding.outputs, strict=True):
+                    self.driver.copy_within(
+                        made.address, binding.addresses[buffer.name], made.nbytes
+                    )
                 return _result(outputs)
         return self._slow(*args, **by_name)
 
@@ -212,11 +216,6 @@ class Program(Inspected):
         if word:
             check = self.schedule.checks[CHECK_LIMIT - word]
             raise RuntimeCheckError(check.message, check.source)
-
-    def _output(self, binding: Binding, buffer: Buffer) -> Array:
-        made = Array(self._pool, buffer.type)
-        self.driver.copy_within(made.address, binding.addresses[buffer.name], made.nbytes)
-        return made
 
     def call_into(self, args: Sequence[object], outputs: Sequence[NDArray[Any]]) -> None:
         """Call with results written to given arrays of the host."""

@@ -1,21 +1,35 @@
-"""Routines of ``graphc.routines`` as kernels: every order is a count of what comes before.
+"""Routines of ``graphc.routines`` as kernels.
 
-An element's place is the number of elements that come before it, ties by place: no step waits for
-another, and the result is the stable order whatever runs first. The work grows with the square of a
-row's length.
+In short rows every order is a count: an element's place is the number of elements that come before
+it, ties by place. Nothing waits, and the work grows with the square of a row's length.
+
+Longer rows are sorted by a network (Batcher 1968, the bitonic one, whose every comparison points
+upwards, so that a row of any length is one of a power of two that ends in what never moves)::
+
+    order = 0, 1, 2, ...
+    for size in 2, 4, .., past the row's end
+        compare place i with its mirror image in the blocks of ``size``
+        for half in size/4, .., 2, 1
+            compare place i with place i + half
+
+Each line is a launch over all pairs, which are exchanged where they are: n log(n)^2 / 4 comparisons
+in log(n)^2 / 2 launches. Places are compared where elements are equal: the order is the stable one.
+Where groups begin is counted, for each group over the whole row.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from graphc.errors import BackendError
 from graphc.kernel.parser import parse_kernel
 from graphc.kernel.terms import Kernel
+from graphc.records import dataclass
 from graphc.routines import Routine
-from graphc.types import DType
+from graphc.types import DType, Extent
 
-__all__ = ["routine_kernels"]
+__all__ = ["Launches", "RoutineKernel", "routine_kernels"]
 
 _ORDER = """kernel order
   size rows 0..
@@ -56,16 +70,124 @@ _GROUP_ORDER = """kernel order
   store order[r, n] = i if n < length"""
 
 
-def routine_kernels(routine: Routine) -> tuple[tuple[Kernel, tuple[int, ...]], ...]:
-    """The kernels that compute a routine, and which of its outputs each writes.
+_PLACES = """kernel places
+  size rows 0..
+  size length 0..
+  {size}
+  axes r:rows i:length
+  out order i64[rows,length]
+  store order[r, i] = i"""
 
-    Their inputs are the routine's, their sizes too. BackendError for a rule that is not known.
+_EXCHANGE = """kernel exchange
+  size rows 0..
+  size length 0..
+  {size}
+  size pairs 0..
+  size half 1..
+  size mirrored 0..1
+  axes r:rows p:pairs
+  in x {short}[rows,length], order i64[rows,length]
+  out lower i64[rows,length], upper i64[rows,length]
+  s = p % half
+  i = p + p - s
+  j = where(mirrored == 1, i + half + half - 1 - s - s, i + half)
+  inside = i >= 0 and i < length and j >= 0 and j < length
+  k = load order[r, i] if inside
+  l = load order[r, j] if inside
+  held = load x[r, k] if inside
+  other = load x[r, l] if inside
+  {keys}
+  {before}
+  store lower[r, i] = l if inside and before
+  store upper[r, j] = k if inside and before"""
+
+#: rows up to this long are ordered by counting
+LONGEST_COUNTED = 2048
+
+#: the sizes of each launch of a kernel, from those of the routine
+Launches = Callable[[Sequence[int]], list[list[int]]]
+
+
+def _once(sizes: Sequence[int]) -> list[list[int]]:
+    return [list(sizes)]
+
+
+def _stages(sizes: Sequence[int]) -> list[list[int]]:
+    """A network's launches for rows of ``sizes[1]`` elements, in order.
+
+    >>> [s[2:] for s in _stages([1, 3])]
+    [[2, 1, 1], [2, 2, 1], [2, 1, 0]]
+    """
+    bits = max(0, sizes[1] - 1).bit_length()
+    pairs = (1 << bits) // 2
+    found = []
+    for bit in range(bits):
+        found.append([*sizes, pairs, 1 << bit, 1])
+        found += [[*sizes, pairs, 1 << lower, 0] for lower in reversed(range(bit))]
+    return found
+
+
+@dataclass(frozen=True)
+class RoutineKernel:
+    """One kernel of a routine. It reads the routine's inputs, if ``reads_inputs``, and the outputs
+    in ``reads``, and writes those in ``writes``; ``launches`` follow each other. ``number`` tells
+    it from the others of the routine's name.
+    """
+
+    kernel: Kernel
+    number: int
+    writes: tuple[int, ...]
+    reads: tuple[int, ...] = ()
+    reads_inputs: bool = True
+    launches: Launches = _once
+
+
+def routine_kernels(routine: Routine, length: Extent | None) -> tuple[RoutineKernel, ...]:
+    """The kernels that compute a routine for rows of ``length`` elements (None: any), one after the
+    other.
+
+    Their sizes are the routine's first. BackendError for a rule that is not known.
 
     >>> from graphc.routines import sort
     >>> from graphc.types import float32
-    >>> [kernel.name for kernel, _ in routine_kernels(sort(float32))]
+    >>> [one.kernel.name for one in routine_kernels(sort(float32), 100)]
     ['sort']
+    >>> [one.kernel.name for one in routine_kernels(sort(float32), 10**6)]
+    ['sort_places', 'sort_exchange']
     """
+    short = isinstance(length, int) and length <= LONGEST_COUNTED
+    if routine.rule == "top_k" or short:
+        counted = enumerate(_counted(routine))
+        return tuple(RoutineKernel(kernel, n, writes) for n, (kernel, writes) in counted)
+    if routine.rule not in ("sort", "group"):
+        raise BackendError(f"the triton backend has no routine {routine.rule!r}")
+    grouped = routine.rule == "group"
+    size, place = ("size groups 0..", 1) if grouped else ("", 0)
+    dtype = routine.inputs[0].type.dtype
+    descending = not grouped and bool(routine.option("descending"))
+    keys = "a = held\n  b = other"
+    if grouped:
+        keys = "\n  ".join(
+            f"{key} = where({value} >= 0 and {value} < groups, {value}, groups)"
+            for key, value in (("a", "held"), ("b", "other"))
+        )
+    text = _EXCHANGE.format(
+        size=size, short=dtype.short, keys=keys,
+        before=_before(dtype, descending=descending, places=("l", "k")),
+    )
+    places = _named(_PLACES.format(size=size), f"{routine.name}_places")
+    exchange = _named(text, f"{routine.name}_exchange")
+    network = (
+        RoutineKernel(places, 8, (place,), reads_inputs=False),
+        RoutineKernel(exchange, 9, (place, place), (place,), launches=_stages),
+    )
+    if not grouped:
+        return network
+    return (*network, RoutineKernel(_named(_START, f"{routine.name}_start"), 10, (0,)))
+
+
+def _counted(routine: Routine) -> tuple[tuple[Kernel, tuple[int, ...]], ...]:
+    """Orders by counting, and which of the routine's outputs each kernel writes."""
     dtype = routine.inputs[0].type.dtype
     match routine.rule:
         case "sort":
@@ -89,13 +211,17 @@ def _named(text: str, name: str) -> Kernel:
     return replace(parse_kernel("\n".join(lines)), name=name)
 
 
-def _before(dtype: DType, *, descending: bool) -> str:
-    """Whether element j (``b``) comes before element i (``a``); NaN comes last."""
-    sign = ">" if descending else "<"
+def _before(
+    dtype: DType, *, descending: bool, places: tuple[str, str] = ("j", "i")
+) -> str:
+    """Whether element ``b`` comes before element ``a``, where they are at ``places``; NaN comes
+    last.
+    """
+    sign, later = ">" if descending else "<", " < ".join(places)
     if not dtype.is_float:
-        return f"before = b {sign} a or (b == a and j < i)"
+        return f"before = b {sign} a or (b == a and {later})"
     return (
         f"less = b {sign} a or (isnan(a) and not isnan(b))\n"
         "  same = b == a or (isnan(a) and isnan(b))\n"
-        "  before = less or (same and j < i)"
+        f"  before = less or (same and {later})"
     )

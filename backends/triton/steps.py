@@ -12,6 +12,7 @@ from typing import Any, Union
 
 from graphc.backends.triton.compiler import CompiledKernel
 from graphc.backends.triton.driver import Driver, Function, Parameters
+from graphc.backends.triton.routines import Launches
 from graphc.errors import BackendError
 from graphc.kernel.terms import Kernel
 from graphc.records import dataclass
@@ -105,6 +106,7 @@ class Loaded:
     function: Function
     kernel: Kernel
     buffers: tuple[str, ...]
+    launches: Launches | None = None
 
 
 #: what a launch or copy runs, before (False) or after (True) the commit
@@ -222,19 +224,25 @@ class _Builder:
 
     def together(self, group: Sequence[Launch | Copy]) -> None:
         """Nodes that may run at the same time, after all that came before."""
-        runs = [run for statement in group for run in self.ready(statement)]
-        if not runs:
+        chains = [chain for statement in group if (chain := self.ready(statement))]
+        if not chains:
             return
         graph = self.open()
         after = self.last
-        if len(after) > 1 and len(runs) > 1:
+        if len(after) > 1 and len(chains) > 1:
             after = [self.driver.add_join(graph, after)]
             self.nodes += 1
-        self.last = [
-            self.driver.add_kernel(graph, after, r.function, r.grid, r.parameters, r.label)
-            for r in runs
-        ]
+        self.last = [self.chained(graph, after, chain) for chain in chains]
+
+    def chained(self, graph: Any, after: Sequence[Any], runs: Sequence[KernelRun]) -> Any:
+        """Nodes that follow each other: those of one launch. The last one."""
+        for r in runs:
+            node = self.driver.add_kernel(
+                graph, after, r.function, r.grid, r.parameters, r.label
+            )
+            after = [node]
         self.nodes += len(runs)
+        return after[0]
 
     def word(self, address: int, value: int) -> None:
         self.last = [self.driver.add_word(self.open(), self.last, address, value)]
@@ -251,7 +259,11 @@ class _Builder:
             where = "" if statement.source is None else f" ({statement.source})"
             label = f"kernel {statement.kernel}{where}"
         loaded = self.kernels(statement, self.committed)
-        runs = [self.run(statement, one, sizes, label) for one in loaded]
+        runs = [
+            self.run(statement, one, own, label)
+            for one in loaded
+            for own in ([sizes] if one.launches is None else one.launches(sizes))
+        ]
         return [run for run in runs if run.grid > 0]
 
     def run(

@@ -16,6 +16,7 @@ from graphc.backends.triton import compiler
 from graphc.backends.triton.compiler import CompiledKernel, Job
 from graphc.backends.triton.driver import Function, Parameters
 from graphc.backends.triton.toolchain import Code
+from graphc.errors import OutOfMemoryError
 from graphc.memory import address_of
 from tests.triton.interpreter import _Libdevice, interpreting, load_module
 
@@ -82,17 +83,16 @@ class HostDriver:
 
     # -- memory
     def allocate(self, nbytes: int, doing: str = "") -> int:
-        from graphc.errors import BackendError
-
-        if sum(b.nbytes for b in self.blocks.values()) + nbytes > self.limit:
-            raise BackendError(f"{doing}: cuMemAlloc_v2: out of memory")
+        if sum(b.nbytes - 512 for b in self.blocks.values()) + nbytes > self.limit:
+            raise OutOfMemoryError(f"{doing}: cuMemAlloc_v2: out of memory")
         raw = np.zeros(max(nbytes, 1) + 512, np.uint8)
         address = address_of(raw) + 256
+        address += -address % 256
         self.blocks[address] = raw
-        return address + -address % 256
+        return address
 
     def free(self, address: int) -> None:
-        pass
+        del self.blocks[address]
 
     def host_array(self, nbytes: int) -> Any:
         return np.zeros(max(nbytes, 1), np.uint8)
