@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from benchmarks.choices import choices_table
+from benchmarks.curve import curve_table
 from benchmarks.fresh import FRESH, Fresh, measure_fresh
 from benchmarks.gpu_static import static_table
 from benchmarks.peers import PEERS
@@ -18,9 +20,12 @@ from benchmarks.workloads import WORKLOADS
 DEFAULT_PEERS = "torch,torch.compile,jax,onnxruntime,numpy"
 QUICK = Plan(rounds=3, seconds=0.02, patience=0.0)
 
+#: tables that are asked for alone
+ALONE = {"gpu-static": static_table, "compile-curve": curve_table, "choices": choices_table}
+
 
 def _names(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> list[str]:
-    if value == ("gpu-static",):
+    if len(value) == 1 and value[0] in ALONE:
         return list(value)
     known = [*WORKLOADS, "fresh"]
     unknown = [name for name in value if name not in known]
@@ -51,11 +56,13 @@ def main(
 ) -> None:
     """Time graphc next to its peers on NAMES (all workloads when none is given).
 
-    "fresh" is the group that runs in processes of its own: import, compile, memory. "gpu-static",
-    alone, compiles training steps for GPUs and says what their machine code holds.
+    "fresh" is the group that runs in processes of its own: import, compile, memory. Alone:
+    "gpu-static" compiles training steps for GPUs and says what their machine code holds,
+    "compile-curve" is compile time and memory over the size of graphs, "choices" what passes that
+    graphc lacks would gain.
     """
-    if names == ["gpu-static"]:
-        click.echo(static_table())
+    if len(names) == 1 and names[0] in ALONE:
+        click.echo(ALONE[names[0]]())
         return
     plan = Plan(threads=threads)
     if quick:

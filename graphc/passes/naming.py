@@ -7,7 +7,7 @@ from typing import Any
 
 from graphc.graph import Value, composite_of
 
-__all__ = ["readable"]
+__all__ = ["Fresh", "readable"]
 
 #: what an operator's result is called where nothing else names it
 _SPOKEN = {
@@ -22,6 +22,27 @@ _SPOKEN = {
     "==": "equal",
     "!=": "unequal",
 }
+
+
+class Fresh:
+    """Names that are all different, each in a constant number of tries.
+
+    >>> fresh = Fresh()
+    >>> fresh("sum"), fresh("sum"), fresh("sum_2")
+    ('sum', 'sum_2', 'sum_2_2')
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, int] = {}
+
+    def __call__(self, wanted: str) -> str:
+        name, n = wanted, self._last.get(wanted, 0) + 1
+        if n > 1:
+            while (name := f"{wanted}_{n}") in self._last:
+                n += 1
+        self._last[wanted] = n
+        self._last.setdefault(name, 1)
+        return name
 
 
 def readable(value: Value, *, inside: bool = False) -> str:

@@ -22,6 +22,8 @@ __all__ = ["Axes", "Region", "Regions"]
 
 #: regions looked at before a merge is given up as too entangled
 SEARCH_LIMIT = 128
+#: readers of one region that a search follows at all
+_MOST_READERS = 8 * SEARCH_LIMIT
 #: labels are far enough apart that renumbering all is rare
 _GAP = 1 << 256
 
@@ -153,12 +155,15 @@ class Regions:
         else None.
         """
         found: set[Region] = set()
+        if len(early.successors) > _MOST_READERS:
+            return None
         stack = [r for r in early.successors if r is not late and r.label < late.label]
         while stack:
             region = stack.pop()
             if region in found:
                 continue
-            if late in region.successors or len(found) >= SEARCH_LIMIT:
+            entangled = len(found) >= SEARCH_LIMIT or len(region.successors) > _MOST_READERS
+            if entangled or late in region.successors:
                 return None
             found.add(region)
             stack.extend(r for r in region.successors if r.label < late.label)

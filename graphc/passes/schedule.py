@@ -23,6 +23,7 @@ from graphc.kernel.terms import Contract, Kernel, Load, Reduction, Store, Term
 from graphc.passes.compose import Block, Call, ControlCall, KernelCall, RoutineCall
 from graphc.passes.meaning import meaning
 from graphc.passes.merge import joined, together
+from graphc.passes.naming import Fresh
 from graphc.passes.pieces import Program, Slot, flops_of, nbytes
 from graphc.records import dataclass
 from graphc.routines import ROUTINES, Routine
@@ -264,7 +265,7 @@ class _Buffers:
         self.cells: dict[str, Any] = {}
         self.constants: dict[str, NDArray[np.generic]] = {}
         self.copies: list[Copy] = []  # to further outputs that are the same slot
-        self._taken: set[str] = set()
+        self._fresh = Fresh()
         for slot in program.arguments:
             self.names[slot.key] = self._add(slot.name, "argument", slot)
         for slot in program.outputs:
@@ -290,11 +291,7 @@ class _Buffers:
         ]
 
     def _add(self, name: str, kind: str, slot: Slot) -> str:
-        unique, n = name, 1
-        while unique in self._taken:
-            n += 1
-            unique = f"{name}_{n}"
-        self._taken.add(unique)
+        unique = self._fresh(name)
         self.buffers.append(Buffer(unique, kind, slot.type))
         return unique
 
@@ -323,7 +320,7 @@ class _Emission:
         self.checks: list[CheckInfo] = []
         self.kernels: dict[Hashable, Kernel] = {}
         self.routines: dict[Hashable, Routine] = {}
-        self._names: set[str] = set()
+        self._fresh = Fresh()
 
     def program(self, block: Block) -> list[Statement]:
         """What can fail and all that it needs; commit; the rest; copies to states and outputs."""
@@ -451,17 +448,9 @@ class _Emission:
             self.kernels[key] = replace(kernel, name=self._fresh(kernel.name))
         return self.kernels[key]
 
-    def _fresh(self, wanted: str) -> str:
-        name, n = wanted, 1
-        while name in self._names:
-            n += 1
-            name = f"{wanted}_{n}"
-        self._names.add(name)
-        return name
-
 
 def kernel_flops(kernel: Kernel) -> Extent:
-    """The same of a kernel that a backend made: its sums, and what it stores."""
+    """Operations of a kernel that a backend made: its sums, and what it stores."""
     total: Extent = 0
     for term in (*kernel.terms, *kernel.stores):
         if isinstance(term, Contract | Reduction | Store):

@@ -7,6 +7,8 @@ import pytest
 
 pytest.importorskip("scipy", reason="the benchmarks' references need SciPy")
 
+from benchmarks import choices
+from benchmarks.curve import PROGRAMS, curve_table, measure_curve
 from benchmarks.networks import Gradients, cnn_gradients, layer_gradients, lstm_gradients
 from benchmarks.peers import PEERS, graphc_peer
 from benchmarks.protocol import MissingError, Plan, Process, Times, measure, ratio
@@ -197,3 +199,29 @@ def test_a_wrong_result_is_never_timed(monkeypatch: pytest.MonkeyPatch) -> None:
         process.stop()
     assert "wrong: error" in times.missing["numpy"]
     assert times.seconds == {}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_point_of_the_curve_of_compile_time(name: str) -> None:
+    point = measure_curve(name, 200)
+    assert 120 < point["nodes"] < 300
+    assert 0 < point["passes"] < point["compile"]
+    assert point["bound"] <= point["arena"] <= 1.15 * point["bound"]
+    assert point["rss"] > 10
+
+
+def test_the_curve_is_measured_in_processes_of_its_own() -> None:
+    *_, row = curve_table(["chain"], [60]).splitlines()
+    assert row.startswith("| chain | 6")
+    assert row.count("|") == 11
+
+
+def test_alternatives_are_timed_beside_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choices, "PRODUCTS", ((2, 8),))
+    monkeypatch.setattr(choices, "UPDATES", ((2, 8),))
+    monkeypatch.setattr(choices, "LOOPS", ((2, 4),))
+    monkeypatch.setattr(choices, "PROGRAMS", {"mlp": choices.PROGRAMS["mlp"]})
+    products, updates, loops, order = choices.choices_table(0.001).split("\n\n")
+    assert len(products.splitlines()) == len(loops.splitlines()) == 4
+    assert len(updates.splitlines()) == len(order.splitlines()) == 3
+    assert order.splitlines()[-1].endswith("% |")
