@@ -32,6 +32,10 @@ _MAX_BLOCKS = 256
 #: blocks of a kernel that no axis would be cut for otherwise
 _FEW_BLOCKS = 8
 _HOLD_BYTES = 64 * 1024
+#: register tiles that use a panel of the other operand before the next one is fetched, where the
+#: nearest cache holds it and where it does not
+_NEAR_TILES, _FAR_TILES = 4, 16
+_NEAR_PANEL = 16 * 1024
 #: outputs of this size leave no room for anything else in the caches
 _STREAM_BYTES = 16 << 20
 _TRANSCENDENTAL = {"exp", "exp2", "expm1", "log", "log2", "log1p", "tanh", "sigmoid", "erf", "pow"}
@@ -358,7 +362,8 @@ class Plan:
                 continue
             bytes_a_point = 4 * self.points(folding.over)
             if unit > 1 and self.points(folding.over) >= 64:
-                least = 16 * unit
+                panel = 2 * self.lanes * bytes_a_point
+                least = (_NEAR_TILES if panel <= _NEAR_PANEL else _FAR_TILES) * unit
             most = min(
                 most, max(unit, int(2 * self.target.l2_bytes / bytes_a_point) // unit * unit)
             )

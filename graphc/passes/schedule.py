@@ -168,9 +168,13 @@ class _Flow:
         return groups
 
     def _delay(self, level: dict[int, int]) -> None:
-        """Let copies, and what is computed a second time, run right before their first reader: it
-        is short-lived then, and still in the caches.
+        """Let what is computed a second time run right before its first reader: it exists to be
+        short-lived. A program with such kernels is short of memory, so its packed copies wait too.
+        In others they run early: what another core has just written is slow to read, and again
+        each time that it has left one's own cache (a fifth of an optimizer's kernel).
         """
+        if not any(_repeats(self.calls[n]) for n in level):
+            return
         for n in sorted(level, key=lambda n: -level[n]):
             readers = [level[m] for m in self.after[n] if m in level]
             call = self.calls[n]
