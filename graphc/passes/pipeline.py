@@ -33,7 +33,7 @@ from graphc.passes.hoist import hoist
 from graphc.passes.lower import lower
 from graphc.passes.numbers import LIMITS, Limits
 from graphc.passes.pieces import Program
-from graphc.passes.refine import Refine, refine
+from graphc.passes.refine import Refine, leave_loop, refine
 from graphc.passes.regions import Regions
 from graphc.passes.schedule import Scheduled, make_schedule
 from graphc.passes.share import share
@@ -133,7 +133,11 @@ def _block(
             calls.append(RoutineCall(control))
         else:
             bodies = tuple(_block(body, table, rewrite, limits) for body in control.bodies)
-            calls.append(ControlCall(control, bodies))
+            if control.kind == "loop":
+                copies, loop = leave_loop(control, bodies[0])
+                calls += [*copies, loop]
+            else:
+                calls.append(ControlCall(control, bodies))
     return Block(program, fused, tuple(calls))
 
 
