@@ -101,7 +101,8 @@ class _Recurrent(Module):
         return ("", "_reverse") if self.bidirectional else ("",)
 
     def _cell(self, x: Value, state: State, weights: dict[str, Any]) -> State:
-        raise NotImplementedError
+        """One step of a layer and direction: x [B, in] and the state before it to the next one."""
+        raise TypeError(f"{type(self).__name__} does not say its cell")
 
     def _weights(self, layer: int, suffix: str) -> dict[str, Any]:
         kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")

@@ -8,7 +8,7 @@ from typing import Any
 
 from graphc.graph import Value
 from graphc.operators import call
-from graphc.optim.optimizer import LearningRate, Moment, Optimizer, Rule, check_options
+from graphc.optim.optimizer import LearningRate, Moment, Optimizer, Rule
 
 __all__ = ["Adam", "AdamW"]
 
@@ -54,9 +54,6 @@ class Adam(Optimizer):
             amsgrad=amsgrad,
             maximize=maximize,
         )
-
-    def _check(self, options: Mapping[str, Any]) -> None:
-        check_options(self._name, options)
 
     def _slot_names(self, options: Mapping[str, Any]) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if options["amsgrad"] else []))

@@ -14,7 +14,6 @@ from graphc.optim.optimizer import (
     Moment,
     Optimizer,
     Rule,
-    check_options,
     descent,
 )
 from graphc.types import TensorType
@@ -54,9 +53,6 @@ class Adamax(Optimizer):
             weight_decay=weight_decay,
             maximize=maximize,
         )
-
-    def _check(self, options: Mapping[str, Any]) -> None:
-        check_options(self._name, options)
 
     def _slot_names(self, options: Mapping[str, Any]) -> tuple[str, ...]:
         return ("exp_avg", "exp_inf")
@@ -111,9 +107,6 @@ class NAdam(Optimizer):
             decoupled_weight_decay=decoupled_weight_decay,
             maximize=maximize,
         )
-
-    def _check(self, options: Mapping[str, Any]) -> None:
-        check_options(self._name, options)
 
     def _slot_names(self, options: Mapping[str, Any]) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq", "mu_product")
@@ -181,7 +174,7 @@ class RAdam(Optimizer):
         )
 
     def _check(self, options: Mapping[str, Any]) -> None:
-        check_options(self._name, options)
+        super()._check(options)
         if 2.0 / (1.0 - options["betas"][1]) - 1.0 <= 4.0:
             raise ValueError(f"RAdam: betas[1] must be above 0.6, got {options['betas']}")
 
@@ -242,9 +235,6 @@ class Lion(Optimizer):
             weight_decay=weight_decay,
             maximize=maximize,
         )
-
-    def _check(self, options: Mapping[str, Any]) -> None:
-        check_options(self._name, options)
 
     def _slot_names(self, options: Mapping[str, Any]) -> tuple[str, ...]:
         return ("exp_avg",)

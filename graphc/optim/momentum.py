@@ -12,7 +12,6 @@ from graphc.optim.optimizer import (
     Moment,
     Optimizer,
     Rule,
-    check_options,
     descent,
 )
 
@@ -66,7 +65,7 @@ class Momentum(Optimizer):
         )
 
     def _check(self, options: Mapping[str, Any]) -> None:
-        check_options(self._name, options)
+        super()._check(options)
         if options["form"] not in _FORMS:
             known = ", ".join(_FORMS)
             raise ValueError(f"Momentum: form is one of {known}, not {options['form']!r}")
@@ -139,7 +138,7 @@ class AdaptiveGains(Optimizer):
         )
 
     def _check(self, options: Mapping[str, Any]) -> None:
-        check_options(self._name, options)
+        super()._check(options)
         low, high = options["bounds"]
         if options["up"] < 0 or not 0.0 < options["down"] <= 1.0 or not 0.0 < low <= 1.0 <= high:
             raise ValueError("AdaptiveGains: need up >= 0, 0 < down <= 1, 0 < low <= 1 <= high")
@@ -195,7 +194,7 @@ class Rprop(Optimizer):
         )
 
     def _check(self, options: Mapping[str, Any]) -> None:
-        check_options(self._name, options)
+        super()._check(options)
         minus, plus = options["etas"]
         low, high = options["step_sizes"]
         if not 0.0 < minus < 1.0 < plus or not 0.0 < low <= high:

@@ -32,6 +32,7 @@ __all__ = ["LearningRate", "Moment", "Optimizer", "Rule", "slopes_of"]
 LearningRate = float | Callable[[Value], Value] | Value
 
 
+_DECAYS = ("betas", "alpha", "rho", "beta")
 _NOT_NEGATIVE = ("eps", "weight_decay", "momentum", "lr_decay", "momentum_decay", "l1")
 
 
@@ -94,7 +95,13 @@ class Optimizer:
     # ---- what a subclass gives
 
     def _check(self, options: Mapping[str, Any]) -> None:
-        """Refuse options outside of their range."""
+        """Refuse options outside of their range: betas of [0, 1), what must not be negative."""
+        for key, value in options.items():
+            numbers = value if isinstance(value, tuple) else (value,)
+            if key in _DECAYS and not all(0.0 <= b < 1.0 for b in numbers):
+                raise ValueError(f"{self._name}: {key} must be in [0, 1), got {value}")
+            if key in _NOT_NEGATIVE and value < 0:
+                raise ValueError(f"{self._name}: {key} must be >= 0, got {value}")
 
     def _slot_names(self, options: Mapping[str, Any]) -> tuple[str, ...]:
         """The names of a parameter's slots, all shaped like it and zero at first."""
@@ -311,16 +318,6 @@ def descent(p: Value, g: Value, options: Mapping[str, Any]) -> Value:
     if options["maximize"]:
         g = -g
     return g + options["weight_decay"] * p if options["weight_decay"] else g
-
-
-def check_options(name: str, options: Mapping[str, Any]) -> None:
-    """Refuse betas outside of [0, 1), and what must not be negative."""
-    for key, value in options.items():
-        numbers = value if isinstance(value, tuple) else (value,)
-        if key in ("betas", "alpha", "rho", "beta") and not all(0.0 <= b < 1.0 for b in numbers):
-            raise ValueError(f"{name}: {key} must be in [0, 1), got {value}")
-        if key in _NOT_NEGATIVE and value < 0:
-            raise ValueError(f"{name}: {key} must be >= 0, got {value}")
 
 
 def _rate(name: str, lr: LearningRate) -> Callable[[Value], Value] | Value:

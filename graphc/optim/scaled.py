@@ -12,7 +12,6 @@ from graphc.optim.optimizer import (
     Moment,
     Optimizer,
     Rule,
-    check_options,
     descent,
 )
 
@@ -53,7 +52,7 @@ class Adagrad(Optimizer):
         )
 
     def _check(self, options: Mapping[str, Any]) -> None:
-        check_options(self._name, options)
+        super()._check(options)
         if options["initial_accumulator_value"] < 0:
             raise ValueError("Adagrad: initial_accumulator_value must be >= 0")
 
@@ -107,9 +106,6 @@ class Adadelta(Optimizer):
             weight_decay=weight_decay,
             maximize=maximize,
         )
-
-    def _check(self, options: Mapping[str, Any]) -> None:
-        check_options(self._name, options)
 
     def _slot_names(self, options: Mapping[str, Any]) -> tuple[str, ...]:
         return ("square_avg", "acc_delta")
@@ -169,7 +165,7 @@ class RMSprop(Optimizer):
         )
 
     def _check(self, options: Mapping[str, Any]) -> None:
-        check_options(self._name, options)
+        super()._check(options)
         if options["nesterov"] and not options["momentum"]:
             raise ValueError("RMSprop: nesterov needs momentum > 0")
 

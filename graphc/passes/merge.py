@@ -10,7 +10,7 @@ caches: such loops stay apart.
 
 Contractions that share an operand are not merged: side by side between two barriers they keep all
 workers busy as one would, the operand is packed once for them all, and joining their other
-operands is a copy (``python -m benchmarks merging`` measures all three).
+operands is a copy (``python -m benchmarks choices`` measures all three).
 """
 
 from __future__ import annotations
