@@ -2,8 +2,9 @@
 through here only.
 
 A group of independent launches becomes one phase. Its work, estimated from bytes and operations,
-is cut into equal chunks across the launches' blocks in order, which threads claim one by one;
-where a group is too small to gain from workers it is marked serial.
+is cut into chunks across the launches' blocks in order, which threads claim one by one from both
+ends; the nearer to where caller and workers will meet, the smaller they are, so that all end at the
+same time. Where a group is too small to gain from workers it is marked serial.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ PHASE_WORTH_SHARING = 2_500.0  # ns: some times a hand-over between awake thread
 PROGRAM_WORTH_SHARING = 3_000.0  # ns: with workers who are awake, or called back to back
 PROGRAM_WORTH_WAKING = 100_000.0  # ns: waking a sleeping thread takes some tens of microseconds
 CHUNK_WORTH_CLAIMING = 1_000.0  # ns: fifty times a claim
-CHUNKS_A_THREAD = 8  # enough to even out threads of different speeds
+#: claims in which a thread would take its share of what is left; a chunk is no smaller than a part
+#: of a thread's share of the whole
+CHUNKS_A_SHARE, FINEST_CHUNK = 3, 1 / 64
 _POLL_FROM = 200_000.0  # ns: shorter programs end before anybody misses an answer to Ctrl-C
 _FOREVER = (1 << 63) - 1
 
@@ -208,8 +211,8 @@ class _Writer:
         """The chunks of a phase; one where it is not worth sharing."""
         total = sum(weights)
         together = self.parallel and total >= PHASE_WORTH_SHARING
-        wanted = min(CHUNKS_A_THREAD * self.threads, int(total / CHUNK_WORTH_CLAIMING))
-        return _cut(grids, weights, max(wanted, 2) if together else 1)
+        least = CHUNK_WORTH_CLAIMING / total
+        return _cut(grids, weights, _tapered(self.threads, least) if together else [])
 
     def grid(self, statement: Launch | Copy) -> int:
         if isinstance(statement, Copy):
@@ -323,19 +326,46 @@ def estimate_program(body: Body, nbytes: Mapping[str, int]) -> float:
     return total
 
 
-def _cut(grids: Sequence[int], weights: Sequence[float], count: int) -> list[list[_Part]]:
-    """Blocks of launches in order, cut into at most ``count`` chunks of about the same weight.
+def _tapered(threads: int, least: float) -> list[float]:
+    """Where to cut a phase, from 0 to 1, into chunks of at least ``least``: each is a part of what
+    is left when it will be claimed (guided self-scheduling, Polychronopoulos and Kuck 1987), the
+    caller's from the front, all others' from the back.
 
-    >>> _cut([8], [1.0], 3)
+    >>> [round(cut, 2) for cut in _tapered(2, 0.1)]
+    [0.17, 0.28, 0.38, 0.48, 0.66, 0.76, 0.86]
+    """
+    least = min(max(least, FINEST_CHUNK / threads), 0.5)
+    front, back = 0.0, 1.0
+    cuts: list[float] = []
+    for claim in itertools.count():
+        left = back - front
+        if left < 2 * least:
+            return sorted(cuts)
+        part = max(left / (CHUNKS_A_SHARE * threads), least)
+        if claim % threads:
+            back -= part
+            cuts.append(back)
+        else:
+            front += part
+            cuts.append(front)
+    raise AssertionError("what is left shrinks with each claim")
+
+
+def _cut(
+    grids: Sequence[int], weights: Sequence[float], shares: Sequence[float]
+) -> list[list[_Part]]:
+    """Blocks of launches in order, cut where these shares of the weight are passed.
+
+    >>> _cut([8], [1.0], [1 / 3, 2 / 3])
     [[(0, 0, 3)], [(0, 3, 5)], [(0, 5, 8)]]
-    >>> _cut([4, 4], [3.0, 1.0], 2)
+    >>> _cut([4, 4], [3.0, 1.0], [0.5])
     [[(0, 0, 3)], [(0, 3, 4), (1, 0, 4)]]
     """
     total = sum(weights)
-    chunks: list[list[_Part]] = [[] for _ in range(count)]
+    chunks: list[list[_Part]] = [[] for _ in range(len(shares) + 1)]
     before = 0.0
     for launch, (grid, weight) in enumerate(zip(grids, weights, strict=True)):
-        inner = ((total * c / count - before) / weight * grid for c in range(1, count))
+        inner = ((total * share - before) / weight * grid for share in shares)
         cuts = [0, *(min(max(int(cut + 0.5), 0), grid) for cut in inner), grid]
         for chunk, (begin, end) in zip(chunks, itertools.pairwise(cuts), strict=True):
             if begin < end:
