@@ -320,7 +320,7 @@ class Plan:
             unit = tile.get(axis, 1) * (self.lanes if axis == lane else 1)
             units = math.ceil(self.extent(axis) / unit)
             size = math.ceil(units / max(1, min(units, wanted))) * unit
-            least, most = self.cache_rows(axis, unit)
+            least, most = self.cache_rows(axis, unit, lane)
             size = min(max(size, least), most)
             if size >= self.extent(axis) and fixed:
                 continue
@@ -346,7 +346,7 @@ class Plan:
         size = max(size, self.line_points(axis))
         return {axis: size} if size < self.extent(axis) else {}
 
-    def cache_rows(self, axis: str, unit: int) -> tuple[int, int]:
+    def cache_rows(self, axis: str, unit: int, lane: str | None) -> tuple[int, int]:
         """Least and most points of an axis in a block of a contraction.
 
         Enough register tiles to use again what the near caches hold of the other operand; at most
@@ -361,6 +361,8 @@ class Plan:
             ):
                 continue
             bytes_a_point = 4 * self.points(folding.over)
+            if lane is not None and self.read_together(folding, axis, lane):
+                bytes_a_point *= self.extent(lane)
             if unit > 1 and self.points(folding.over) >= 64:
                 panel = 2 * self.lanes * bytes_a_point
                 least = (_NEAR_TILES if panel <= _NEAR_PANEL else _FAR_TILES) * unit
@@ -368,6 +370,10 @@ class Plan:
                 most, max(unit, int(2 * self.target.l2_bytes / bytes_a_point) // unit * unit)
             )
         return min(least, most), most
+
+    def read_together(self, folding: Folding, axis: str, lane: str) -> bool:
+        """Whether an operand has both axes: a packed one, whose columns are panels and lanes."""
+        return axis != lane and any({axis, lane} <= r.axes for r in self.reads[folding])
 
     def line_points(self, axis: str) -> int:
         """Points that share a line of a store: two workers had better not write to one."""
