@@ -32,8 +32,8 @@ PREFERRED = "triton"
 #: what compiles for machines that need not be here
 TARGETED = "triton"
 
-#: arena offsets in bytes by buffer name, for sizes by dim name
-Plan = Callable[[Mapping[str, int]], Mapping[str, int]]
+#: arena offsets in bytes by buffer name, for a schedule whose sizes are bound
+Plan = Callable[[Schedule], Mapping[str, int]]
 
 
 class Loaded(Protocol):

@@ -37,7 +37,7 @@ from graphc.passes.pipeline import Compiled, compile_graph
 from graphc.passes.rematerialize import recomputations
 from graphc.profile import Profile, profile_of
 from graphc.records import dataclass
-from graphc.schedule import Schedule, bind_sizes
+from graphc.schedule import Schedule, bind_sizes, place_buffers
 from graphc.state import StateCell
 from graphc.types import Dim, Size, TensorType, int64
 from graphc.updates import Updates, writes_parameters
@@ -450,7 +450,7 @@ class Executable:
                 scheduled.schedule,
                 states={name: cell.buffer for name, cell in scheduled.cells.items()},
                 constants=dict(scheduled.constants),
-                plan=lambda sizes: self._checked(plan_memory(scheduled.schedule, sizes)).offsets,
+                plan=lambda bound: (memory or self._checked(plan_memory(bound))).offsets,
                 slow=self._slow,
             )
         return _Program(compiled, loaded, memory)
@@ -549,7 +549,7 @@ class Executable:
         scheduled = latest.compiled.scheduled
         schedule = scheduled.schedule
         if latest.memory is not None:
-            schedule = bind_sizes(schedule, {}, latest.memory.offsets)
+            schedule = place_buffers(schedule, latest.memory.offsets)
         write_export(
             path,
             Content(
@@ -610,7 +610,7 @@ def _explained_memory(
     except OutOfMemoryError as error:
         if memory is None and not sizes:
             raise
-        plan = plan_memory(schedule, sizes) if memory is None else memory
+        plan = memory or plan_memory(bind_sizes(schedule, sizes or {}))
         owners = sorted(plan.by_source(schedule).items(), key=lambda pair: -pair[1])
         listed = ", ".join(f"{size:,} from {line}" for line, size in owners[:3])
         raise OutOfMemoryError(

@@ -190,7 +190,7 @@ def _exported(folder: Path, manifest: Mapping[str, Any], files: Mapping[str, byt
     }
     loaded = backend.restore(
         schedule, files, states=states, constants=constants,
-        plan=lambda sizes: plan_memory(schedule, sizes).offsets,
+        plan=lambda bound: plan_memory(bound).offsets,
     )  # fmt: skip
     large, _ = read_file(folder / "graph.safetensors")
     _, form = tree.flatten(_example(manifest["outputs"]))

@@ -44,7 +44,7 @@ from graphc.bind import Parameter, bind_arguments
 from graphc.errors import BackendError, BindError, RuntimeCheckError, StateError
 from graphc.memory import StateBuffer, address_of, allocate
 from graphc.records import dataclass
-from graphc.schedule import Buffer, Copy, Launch, Schedule, bind_sizes, walk
+from graphc.schedule import Buffer, Copy, Launch, Schedule, bind_sizes, place_buffers, walk
 
 __all__ = ["CompiledKernel", "Program", "TimedLaunch"]
 
@@ -153,8 +153,9 @@ class Program:
         return binding
 
     def _make(self, sizes: Mapping[str, int]) -> Binding:
-        offsets = self._plan(sizes) if self._plan is not None else None
-        bound = bind_sizes(self.schedule, sizes, offsets)
+        bound = bind_sizes(self.schedule, sizes)
+        if self._plan is not None:
+            bound = place_buffers(bound, self._plan(bound))
         if bound.arena_bytes > len(self._arena):  # older tables keep the block they point into
             self._arena = allocate(bound.arena_bytes)
         return Binding(self._parts, bound, self._arena)

@@ -362,14 +362,20 @@ def _cut(
     [[(0, 0, 3)], [(0, 3, 4), (1, 0, 4)]]
     """
     total = sum(weights)
-    chunks: list[list[_Part]] = [[] for _ in range(len(shares) + 1)]
-    before = 0.0
+    places = [total * share for share in shares]
+    chunks: list[list[_Part]] = [[]]
+    number, before = 0, 0.0
     for launch, (grid, weight) in enumerate(zip(grids, weights, strict=True)):
-        inner = ((total * share - before) / weight * grid for share in shares)
-        cuts = [0, *(min(max(int(cut + 0.5), 0), grid) for cut in inner), grid]
-        for chunk, (begin, end) in zip(chunks, itertools.pairwise(cuts), strict=True):
+        begin = 0
+        while number < len(places) and places[number] < before + weight:
+            end = min(int((places[number] - before) / weight * grid + 0.5), grid)
             if begin < end:
-                chunk.append((launch, begin, end))
+                chunks[-1].append((launch, begin, end))
+                begin = end
+            chunks.append([])
+            number += 1
+        if begin < grid:
+            chunks[-1].append((launch, begin, grid))
         before += weight
     return [chunk for chunk in chunks if chunk]
 

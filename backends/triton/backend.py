@@ -22,7 +22,7 @@ from graphc.backends.triton.toolchain import TARGETS, Target, triton_version
 from graphc.errors import BackendError
 from graphc.kernel.terms import Kernel
 from graphc.memory import StateBuffer
-from graphc.schedule import Schedule, bind_sizes
+from graphc.schedule import Schedule, place_buffers
 from graphc.types import TensorType
 
 __all__ = ["BACKEND", "TritonBackend", "device_target"]
@@ -99,7 +99,7 @@ class TritonBackend:
             made = compile_kernels(jobs.values(), self.target)
             why = "save(path) takes it to a machine that has one, target=None compiles for this one"
             if plan is not None and not schedule.sizes:
-                schedule = bind_sizes(schedule, {}, plan({}))
+                schedule = place_buffers(schedule, plan(schedule))
             return StaticProgram(schedule, self.target, dict(zip(jobs, made, strict=True)), why)
         device = cuda.driver()
         return Program(

@@ -35,7 +35,7 @@ from graphc.bind import Parameter, bind_arguments
 from graphc.errors import BindError, RuntimeCheckError
 from graphc.memory import StateBuffer, StateLocks, address_of
 from graphc.records import dataclass
-from graphc.schedule import Buffer, Copy, Launch, Schedule, bind_sizes
+from graphc.schedule import Buffer, Copy, Launch, Schedule, bind_sizes, place_buffers
 from graphc.types import TensorType
 
 __all__ = ["Program", "TimedLaunch"]
@@ -141,8 +141,9 @@ class Program(Inspected):
         with self._lock:
             binding = self._bindings.get(key)
             if binding is None:
-                offsets = self._plan(sizes) if self._plan is not None else None
-                bound = bind_sizes(self.schedule, sizes, offsets)
+                bound = bind_sizes(self.schedule, sizes)
+                if self._plan is not None:
+                    bound = place_buffers(bound, self._plan(bound))
                 binding = Binding(bound, self.driver, self.kernels_of, self.fixed)
                 self._bindings[key] = binding
             self._bindings.move_to_end(key)

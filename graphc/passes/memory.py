@@ -35,7 +35,6 @@ from graphc.schedule import (
     Loop,
     Schedule,
     While,
-    bind_sizes,
     reads_and_writes,
 )
 
@@ -76,14 +75,11 @@ class MemoryPlan:
         return sum(self.at_peak.values())
 
 
-def plan_memory(schedule: Schedule, sizes: Mapping[str, int] | None = None) -> MemoryPlan:
-    """Offsets for the arena buffers of a schedule; ``sizes`` by dim name where it has run-time
-    ones.
-    """
-    bound = bind_sizes(schedule, sizes) if sizes else schedule
-    lives = _Lives(bound)
-    nbytes = {b.name: _padded(b) for b in bound.of_kind("arena")}
-    shared = _shared(bound, lives, nbytes)
+def plan_memory(schedule: Schedule) -> MemoryPlan:
+    """Offsets for the arena buffers of a schedule whose sizes are bound."""
+    lives = _Lives(schedule)
+    nbytes = {b.name: _padded(b) for b in schedule.of_kind("arena")}
+    shared = _shared(schedule, lives, nbytes)
     owners = [n for n in nbytes if n in lives.span and n not in shared]
     span = dict(lives.span)
     for name, owner in shared.items():

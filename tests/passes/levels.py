@@ -18,7 +18,7 @@ from graphc.passes.compose import ControlCall, KernelCall, RoutineCall
 from graphc.passes.memory import plan_memory
 from graphc.passes.pipeline import Compiled, compile_graph
 from graphc.routines import run_routine
-from graphc.schedule import bind_sizes, evaluate_extent, evaluate_type
+from graphc.schedule import bind_sizes, evaluate_extent, evaluate_type, place_buffers
 from graphc.schedule_interpret import interpret_schedule
 from graphc.schedule_verify import verify_schedule
 
@@ -135,9 +135,10 @@ def _run_schedule(
     compiled: Compiled, arrays: Sequence[Array], sizes: Mapping[str, int]
 ) -> list[Array]:
     scheduled = compiled.scheduled
-    plan = plan_memory(scheduled.schedule, sizes)
+    bound = bind_sizes(scheduled.schedule, sizes)
+    plan = plan_memory(bound)
     assert plan.bound <= plan.peak <= 1.15 * plan.bound
-    schedule = bind_sizes(scheduled.schedule, sizes, plan.offsets)
+    schedule = place_buffers(bound, plan.offsets)
     verify_schedule(schedule)
     given: dict[str, Array] = dict(scheduled.constants)
     given |= {name: cell.numpy() for name, cell in scheduled.cells.items()}

@@ -10,7 +10,7 @@ import pytest
 import graphc as gc
 from graphc import nn, ops, optim
 from graphc.passes.memory import plan_memory
-from graphc.schedule import Schedule, bind_sizes
+from graphc.schedule import Schedule, bind_sizes, place_buffers
 from graphc.schedule_text import parse_schedule
 from graphc.schedule_verify import verify_schedule
 from tests.passes.levels import lowered
@@ -50,14 +50,14 @@ def test_a_chain_needs_two_buffers() -> None:
     plan = plan_memory(schedule)
     assert plan.peak == 2 * 4032
     assert plan.offsets["a"] == plan.offsets["c"] != plan.offsets["b"]
-    verify_schedule(bind_sizes(schedule, {}, plan.offsets))
+    verify_schedule(place_buffers(schedule, plan.offsets))
 
 
 def test_an_elementwise_chain_needs_one() -> None:
     schedule = parse_schedule(CHAIN.replace("p[999 - i]", "p[i]"))
     plan = plan_memory(schedule)
     assert plan.peak == 4032
-    verify_schedule(bind_sizes(schedule, {}, plan.offsets))
+    verify_schedule(place_buffers(schedule, plan.offsets))
 
 
 def test_what_a_loop_carries_lives_through_it() -> None:
@@ -92,7 +92,7 @@ run {
     )
     plan = plan_memory(schedule)
     assert len({plan.offsets["carry"], plan.offsets["next"]}) == 2
-    verify_schedule(bind_sizes(schedule, {}, plan.offsets))
+    verify_schedule(place_buffers(schedule, plan.offsets))
 
 
 @pytest.mark.parametrize("depth", [2, 6])
@@ -103,7 +103,7 @@ def test_training_steps_are_planned_without_overlap(depth: int) -> None:
     compiled = lowered([x, y], [loss], optim.Adam().minimize(loss))
     schedule = compiled.scheduled.schedule
     plan = plan_memory(schedule)
-    verify_schedule(bind_sizes(schedule, {}, plan.offsets))
+    verify_schedule(place_buffers(schedule, plan.offsets))
     total = sum(int(np.prod(b.type.shape or (1,))) * 4 for b in schedule.of_kind("arena"))
     assert plan.peak < total
     assert sum(plan.at_peak.values()) <= plan.peak
@@ -115,7 +115,7 @@ def test_run_time_sizes_are_planned_for_each() -> None:
     x, w = gc.observed("x", (b, 16)), gc.observed("w", (16, 16))
     compiled = lowered([x, w], [ops.exp(ops.exp(x @ w) @ w)])
     schedule = compiled.scheduled.schedule
-    small, large = (plan_memory(schedule, {"B": n}).peak for n in (4, 64))
+    small, large = (plan_memory(bind_sizes(schedule, {"B": n})).peak for n in (4, 64))
     assert large == 16 * small
 
 
@@ -169,7 +169,7 @@ def test_networks_are_planned_near_the_bound(name: str) -> None:
     inputs, outputs, updates = NETWORKS[name]()
     schedule = lowered(inputs, outputs, updates).scheduled.schedule
     plan = plan_memory(schedule)
-    verify_schedule(bind_sizes(schedule, {}, plan.offsets))
+    verify_schedule(place_buffers(schedule, plan.offsets))
     assert 0 < plan.bound <= plan.peak <= WASTE * plan.bound
 
 
@@ -231,7 +231,7 @@ kernel read{n}
 def test_random_lifetimes_are_planned_near_the_bound(seed: int) -> None:
     schedule, spans = _lifetimes(seed, 3 + 2 * seed)
     plan = plan_memory(schedule)
-    verify_schedule(bind_sizes(schedule, {}, plan.offsets))
+    verify_schedule(place_buffers(schedule, plan.offsets))
     steps = range(1 + max(last for _, last, _ in spans))
     alive = [sum(b for first, last, b in spans if first <= step <= last) for step in steps]
     assert plan.bound == max(alive)
@@ -241,7 +241,7 @@ def test_random_lifetimes_are_planned_near_the_bound(seed: int) -> None:
 def test_many_buffers_are_planned_without_comparing_all() -> None:
     schedule, _ = _lifetimes(1, 700)
     plan = plan_memory(schedule)
-    verify_schedule(bind_sizes(schedule, {}, plan.offsets))
+    verify_schedule(place_buffers(schedule, plan.offsets))
     assert plan.bound <= plan.peak <= 1.3 * plan.bound
 
 

@@ -17,6 +17,7 @@ from graphc.backend import backend_names, find_backend
 from graphc.backends.llvm import codegen
 from graphc.errors import BackendError, BindError, DTypeError, RuntimeCheckError, ShapeError
 from graphc.memory import StateBuffer, address_of
+from graphc.schedule import Schedule
 from graphc.schedule_interpret import interpret_schedule
 from graphc.types import TensorType, float32
 
@@ -150,14 +151,14 @@ def test_new_sizes_need_no_new_code(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_plan_places_arena_buffers() -> None:
     asked = []
 
-    def plan(sizes: Any) -> dict[str, int]:
-        asked.append(dict(sizes))
+    def plan(bound: Schedule) -> dict[str, int]:
+        asked.append(bound.buffer["h"].type.shape)
         return {"h": 128}
 
     program = load(CHAIN.replace(" at 0", ""), "add", "double", plan=plan)
     for n in (10, 20, 10):
         np.testing.assert_array_equal(program.call(ramp(n), ramp(n)), 4 * ramp(n))
-    assert asked == [{"n": 10}, {"n": 20}]
+    assert asked == [(10,), (20,)]
 
 
 CONTROL = """schedule control
