@@ -322,7 +322,8 @@ class _Reading:
             value = self.access[scalar.name](())
             for op, limit in ((">=", scalar.min), ("<=", scalar.max)):
                 if limit is not None:
-                    pred = build.apply(op, value, build.const(limit, scalar.dtype))
+                    wide = build.cast(value, int64)  # a size may be beyond its type
+                    pred = build.apply(op, wide, build.size(_bound(limit, self.sizes)))
                     self.ctx.check(pred, f"{scalar.name} is outside of its declared range")
 
     def term(self, term: Term, places: Mapping[str, Term]) -> Term:

@@ -96,7 +96,7 @@ class _Run:
         self.dims = _bind_sizes(kernel, sizes)
         self.position = {name: n for n, (name, _) in enumerate(kernel.axes)}
         self.extents = [self.extent(e) for _, e in kernel.axes]
-        self.scalars = _bind_scalars(kernel, scalars)
+        self.scalars = self.bind_scalars(scalars)
         self.inputs = {t.name: self.bind(t, inputs) for t in kernel.inputs}
         self.outputs = {t.name: self.initial(t) for t in kernel.outputs}
         self.known: dict[Term, Array | States] = {}
@@ -107,6 +107,20 @@ class _Run:
         if not isinstance(value, int):
             raise BindError(f"{self.kernel.name}: the size {value} is not given")
         return value
+
+    def bind_scalars(self, scalars: Mapping[str, Any]) -> dict[str, Any]:
+        bound: dict[str, Any] = {}
+        for scalar in self.kernel.scalars:
+            name = scalar.name
+            if name not in scalars:
+                raise BindError(f"{self.kernel.name}: the scalar {name!r} is not given")
+            value = np.asarray(scalars[name]).astype(scalar.dtype.numpy).reshape(())
+            low = scalar.min is not None and value < scalar.min
+            high = scalar.max is not None and value > self.extent(scalar.max)
+            if low or high:
+                raise BindError(f"{self.kernel.name}: {name} = {value} breaks its bounds")
+            bound[name] = value
+        return bound
 
     def shape(self, tensor: KernelTensor) -> tuple[int, ...]:
         return tuple(self.extent(e) for e in tensor.type.shape)
@@ -352,17 +366,3 @@ def _bind_sizes(kernel: Kernel, sizes: Mapping[Any, int]) -> dict[Dim, int]:
             raise BindError(f"{kernel.name}: {symbol.name} = {value} breaks its declaration")
         dims[size_dim(symbol)] = value
     return dims
-
-
-def _bind_scalars(kernel: Kernel, scalars: Mapping[str, Any]) -> dict[str, Any]:
-    bound: dict[str, Any] = {}
-    for scalar in kernel.scalars:
-        if scalar.name not in scalars:
-            raise BindError(f"{kernel.name}: the scalar {scalar.name!r} is not given")
-        value = np.asarray(scalars[scalar.name]).astype(scalar.dtype.numpy).reshape(())
-        low = scalar.min is not None and value < scalar.min
-        high = scalar.max is not None and value > scalar.max
-        if low or high:
-            raise BindError(f"{kernel.name}: {scalar.name} = {value} breaks its bounds")
-        bound[scalar.name] = value
-    return bound

@@ -177,9 +177,12 @@ class _Parser:
         name = self.declare("the scalar's name")
         dtype = self.dtype()
         here = self.cursor.token
-        low, high = None, None
+        low: int | None = None
+        high: Extent | None = None
         if here.kind not in ("newline", "end"):
-            low, high = self.bounds("a scalar")
+            low = self.least("a scalar")
+            if self.cursor.token.kind not in ("newline", "end"):
+                high = self.extent()
             if not dtype.is_integer:
                 raise self.cursor.error(f"bounds are for integers, not {dtype}", here)
         self.scalars[name] = Scalar(name, dtype, low, high)
@@ -187,10 +190,16 @@ class _Parser:
     def bounds(self, what: str) -> tuple[int | None, int | None]:
         """``[min]..[max]``."""
         cursor = self.cursor
-        low = None if cursor.at("..") else cursor.integer(f"the least value of {what}")
-        cursor.expect("..", " and the greatest value")
+        low = self.least(what)
         numeric = cursor.token.kind == "integer" or cursor.at("-")
         return low, cursor.integer("the greatest value") if numeric else None
+
+    def least(self, what: str) -> int | None:
+        """``[min]..``."""
+        cursor = self.cursor
+        low = None if cursor.at("..") else cursor.integer(f"the least value of {what}")
+        cursor.expect("..", " and the greatest value")
+        return low
 
     def axes_line(self) -> None:
         while self.cursor.token.kind not in ("newline", "end"):

@@ -205,13 +205,13 @@ class SizeSymbol:
 @dataclass(frozen=True)
 class Scalar:
     """``scalar pos i64 0..63``: a run-time scalar; bounds (inclusive) are for integers, and prove
-    indices.
+    indices. The greatest value may hang on sizes: ``scalar step i64 0..T-1``.
     """
 
     name: str
     dtype: DType
     min: int | None = None
-    max: int | None = None
+    max: Extent | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ The whole grammar (`#` begins a comment; [..] is optional, {..} repeated, blanks
 
     kernel NAME
       {size NAME [min]..[max] [by multiple]}            a run-time extent
-      {scalar NAME dtype [[min]..[max]]}                a run-time scalar; bounds inclusive
+      {scalar NAME dtype [[min]..[extent]]}             a run-time scalar; bounds inclusive
       axes {NAME:extent}                                may repeat, as `in` and `out` may
       [parallel {NAME}]                                 derived; printed always, compared when read
       in  [NAME dtype[extent,..] {, ..}]

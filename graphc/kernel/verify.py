@@ -131,10 +131,12 @@ def _declared(kernel: Kernel) -> None:
     extents: list[tuple[str, Extent]] = list(kernel.axes)
     extents += [(t.name, e) for t in kernel.tensors.values() for e in t.type.shape]
     extents += [("size(..)", t.extent) for t in kernel.terms if isinstance(t, SizeValue)]
-    for name, extent in extents:
+    greatest = [(s.name, s.max) for s in kernel.scalars if s.max is not None]
+    for name, extent in (*extents, *greatest):
         unknown = [d for d in extent.dims if d not in dims] if isinstance(extent, Size) else []
         if unknown:
             raise _error(kernel, f"{name}: the size {unknown[0]} is not declared so")
+    for name, extent in extents:
         if not at_least_zero(extent):
             raise _error(kernel, f"{name}: the extent {extent} may be negative")
     scalars = {s.name: s.dtype for s in kernel.scalars}

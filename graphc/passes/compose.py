@@ -249,8 +249,8 @@ class _Composition:
         used = {a for s in statements for t in reach(s.operands) for a in _named(t)}
         renamed = {a: e for a, e in self.table.extents.items() if a not in self.extents}
         self.extents |= {a: e for a, e in renamed.items() if a in used}
-        dims = self._dims(outputs, statements)
         steps = self._steps(statements)
+        dims = self._dims(outputs, statements, steps)
         kernel = build.kernel(
             "_".join(dict.fromkeys(p.slot.name for p in self.stored[-3:])),
             [(a, e) for a, e in self.extents.items() if a in used],
@@ -291,13 +291,15 @@ class _Composition:
         names = {t.name for t in terms if isinstance(t, ScalarValue)}
         return [self.regions.program.steps[name] for name in sorted(names)]
 
-    def _dims(self, outputs: list[KernelTensor], statements: list[Statement]) -> tuple[Dim, ...]:
+    def _dims(
+        self, outputs: list[KernelTensor], statements: list[Statement], steps: list[Step]
+    ) -> tuple[Dim, ...]:
         shapes = [e for t in (*self._read.values(), *outputs) for e in t.type.shape]
         values = [
             t.extent for s in statements for t in reach(s.operands) if isinstance(t, SizeValue)
         ]
         found: dict[str, Dim] = {}
-        for extent in (*self.extents.values(), *shapes, *values):
+        for extent in (*self.extents.values(), *shapes, *values, *(s.last for s in steps)):
             if isinstance(extent, Size):
                 found.update({d.name: d for d in extent.dims})
         return tuple(found[name] for name in sorted(found))

@@ -145,8 +145,7 @@ def _routine(outer: Lowering, node: Node) -> Control:
 def _step(outer: Lowering, node: Node, length: Extent) -> Step:
     name = f"step{len(outer.space.steps) or ''}"
     cell = outer.space.slot(name, TensorType(int64, ()), "cell", node)
-    last = length - 1 if isinstance(length, int) else None
-    step = outer.space.steps[name] = Step(name, cell, last)
+    step = outer.space.steps[name] = Step(name, cell, length - 1)
     return step
 
 

@@ -69,7 +69,7 @@ class Step:
 
     name: str
     slot: Slot
-    last: int | None
+    last: Extent
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,6 +28,7 @@ def kernel_of(index: str, extent: str, pred: str = "", head: str = "", body: str
   size N 2..64 by 2
   scalar pos i64 0..63
   scalar any_ i64
+  scalar step i64 0..B-1
   {head}
   axes i:8 j:5 b:B n:N c:2*B+1 h:B*N w:(B+15)//16 q:16
   in x f32[{extent}], t i64[8], u u8[8], f f32[8]
@@ -106,6 +107,8 @@ def proved(*args: str, **kwargs: str) -> bool:
         ("min(b, N - 1)", "N", ""),
         ("pos", "64", ""),
         ("63 - pos", "64", ""),
+        ("step", "B", ""),
+        ("B - 1 - step", "B", ""),
         ("any_", "B", "0 <= any_ and any_ < B"),
         ("b + any_", "2*B", "0 <= any_ < B"),
         ("abs(b - B + 1)", "B", ""),
@@ -127,6 +130,8 @@ def test_proved(index: str, extent: str, pred: str) -> None:
         ("r", "8", "r != -1"),
         ("i64(g)", "8", "g < 8.0"),
         ("b", "B-1", ""),
+        ("step", "B-1", ""),
+        ("step + 1", "B", ""),
         ("n", "62", ""),
         ("2*b + 2", "2*B", ""),
         ("h // N", "N", ""),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from graphc.errors import BindError, KernelError, RuntimeCheckError
+from graphc.errors import BindError, KernelError, RuntimeCheckError, VerifyError
 from graphc.kernel.interpret import interpret
-from graphc.kernel.text import parse_kernel
+from graphc.kernel.text import parse_kernel, print_kernel
+from graphc.kernel.verify import verify
 from graphc.types import Dim
 
 GATHER = """kernel gather
@@ -54,6 +57,21 @@ def test_arguments_are_bound_by_name_and_type() -> None:
         interpret(kernel, {"x": x.astype(np.float64), "t": t})
     with pytest.raises(BindError, match=r"t is int64\[4\], got int64\[3\]"):
         interpret(kernel, {"x": x, "t": t[:3]})
+
+
+def test_a_scalar_is_at_most_what_its_size_allows() -> None:
+    text = (
+        "kernel k\n  size B 1..\n  scalar step i64 0..B-1\n  axes i:3\n  parallel i\n"
+        "  in x f32[B,3]\n  out y f32[3]\n  a = load x[step, i]\n  store y[i] = a"
+    )
+    kernel = verify(parse_kernel(text))
+    assert print_kernel(kernel) == text
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    assert interpret(kernel, {"x": x}, {"B": 2}, {"step": 1})["y"].tolist() == [3, 4, 5]
+    with pytest.raises(BindError, match="step = 2 breaks its bounds"):
+        interpret(kernel, {"x": x}, {"B": 2}, {"step": 2})
+    with pytest.raises(VerifyError, match="step: the size B is not declared so"):
+        verify(replace(kernel, sizes=(), inputs=(), definitions=(), statements=()))
 
 
 def test_sizes_and_scalars_are_bound_within_their_declarations() -> None:

@@ -147,3 +147,23 @@ def test_checks_and_scalars_are_kept() -> None:
     with pytest.raises(gc.RuntimeCheckError, match="pos is outside of its declared range"):
         run(at, [2, 0, 1], 3)
     assert count.numpy() == 1
+
+
+def test_a_scalar_bounded_by_a_size() -> None:
+    text = """kernel row
+  size T 1..
+  axes i:3
+  in x f32[T,3]
+  scalar pos i32 0..T-1
+  out y f32[3]
+  a = load x[pos, i]
+  store y[i] = a
+"""
+    rows = gc.Dim("R", specialize=False)
+    x, pos = gc.observed("x", (rows, 3)), gc.observed("p", (), gc.int32)
+    run = gc.compile([x, pos], gc.kernel(text)(x, pos))
+    for count in (1, 4):
+        given = np.arange(3 * count, dtype=np.float32).reshape(count, 3)
+        np.testing.assert_array_equal(run(given, np.int32(count - 1)), given[-1])
+        with pytest.raises(gc.RuntimeCheckError, match="pos is outside of its declared range"):
+            run(given, np.int32(count))
