@@ -29,6 +29,10 @@ NEEDS = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write golden files anew")
+    parser.addoption(
+        "--rehearse", action="store_true",
+        help="run tests/gpu without a device: on host memory and Triton's interpreter, small",
+    )
 
 
 def pytest_configure() -> None:
@@ -37,10 +41,11 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         for mark, (need, present) in NEEDS.items():
-            if not present and item.get_closest_marker(mark):
+            rehearsed = mark == "gpu" and config.getoption("rehearse")
+            if not present and not rehearsed and item.get_closest_marker(mark):
                 item.add_marker(pytest.mark.skip(reason=f"needs {need}"))
 
 

@@ -1,4 +1,8 @@
-"""Mixed precision on the interpreter's device, beside the CPU backend."""
+"""Mixed precision on the interpreter's device, beside the CPU backend.
+
+Training in float16 with loss scaling, and a step that overflows, are in ``tests/gpu``, which
+``test_rehearsal.py`` runs too.
+"""
 
 from __future__ import annotations
 
@@ -13,32 +17,29 @@ from graphc import nn, ops, optim
 
 def trained(backend: str, dtype) -> tuple[list[float], list[np.ndarray]]:
     gc.manual_seed(5)
-    x, y = gc.observed("x", (16, 1, 6, 6)), gc.observed("y", (16,), gc.int64)
-    net = nn.Conv2d(1, 4, 3) >> nn.ReLU() >> nn.Flatten() >> nn.Linear(64, 16) >> nn.Tanh()
+    x, y = gc.observed("x", (16, 1, 4, 4)), gc.observed("y", (16,), gc.int64)
+    net = nn.Conv2d(1, 4, 3) >> nn.ReLU() >> nn.Flatten() >> nn.Linear(16, 16) >> nn.Tanh()
     loss = nn.CrossEntropyLoss()((net >> nn.Linear(16, 4))(x), y)
-    cost = loss if dtype is None else gc.autocast(loss, dtype)
-    sgd = optim.SGD(lr=0.1)
-    updates = sgd.minimize(cost)
-    if dtype is gc.float16:
-        updates = optim.LossScale().minimize(sgd, cost)
-    step = gc.compile([x, y], cost, updates, backend=backend)
+    cost = gc.autocast(loss, dtype)
+    step = gc.compile([x, y], cost, optim.SGD(lr=0.1).minimize(cost), backend=backend)
     data = np.random.default_rng(3)
     losses = [
-        float(step(data.standard_normal((16, 1, 6, 6)).astype(np.float32),
+        float(step(data.standard_normal((16, 1, 4, 4)).astype(np.float32),
                    data.integers(0, 4, 16)))
-        for _ in range(3)
+        for _ in range(2)
     ]  # fmt: skip
     return losses, [cell.numpy() for cell in step.states]
 
 
-@pytest.mark.parametrize("dtype", [gc.bfloat16, gc.float16], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [gc.bfloat16, pytest.param(gc.float16, marks=pytest.mark.slow)], ids=str
+)
 def test_training_equals_the_cpu(device, dtype) -> None:
     ours, states = trained("triton", dtype)
     theirs, others = trained("llvm", dtype)
     np.testing.assert_allclose(ours, theirs, rtol=2e-4)  # some sums round the other way
     for mine, other in zip(states, others, strict=True):
         np.testing.assert_allclose(mine, other, rtol=5e-3, atol=5e-4)
-    assert ours != trained("triton", None)[0]
     kernels = [text for node in device.graphs.values() for text in texts(node)]
     half = {gc.bfloat16: "tl.bfloat16", gc.float16: "tl.float16"}[dtype]
     assert any(half in text and "tl.dot(" in text for text in kernels)
@@ -46,19 +47,6 @@ def test_training_equals_the_cpu(device, dtype) -> None:
 
 def texts(graph) -> list[str]:
     return [rest[1].handle.emitted.text for _, _, kind, *rest in graph if kind == "kernel"]
-
-
-def test_a_step_that_overflows_is_skipped(device) -> None:
-    x = gc.observed("x", (16, 32))
-    weight = gc.parameter(np.ones((32, 16), np.float32))
-    cost = gc.autocast((x @ weight).mean(), gc.float16)
-    scale = optim.LossScale(1024.0)
-    step = gc.compile([x], cost, scale.minimize(optim.Adam(lr=0.1), cost), backend="triton")
-    step(np.full((16, 32), 1e6, np.float32))  # infinite in float16
-    assert (weight.numpy() == 1.0).all()
-    assert float(scale.scale.numpy()) == 512.0
-    step(np.ones((16, 32), np.float32))
-    assert (weight.numpy() < 1.0).all()
 
 
 def test_operands_are_rounded_once(device) -> None:

@@ -31,7 +31,12 @@ def _batches():
 
 
 @pytest.mark.parametrize(
-    "optimizer", [lambda: optim.SGD(lr=0.1), lambda: optim.Adam(lr=1e-2)], ids=["sgd", "adam"]
+    "optimizer",
+    [
+        pytest.param(lambda: optim.SGD(lr=0.1), id="sgd"),
+        # test_shared_states.py trains with it too
+        pytest.param(lambda: optim.Adam(lr=1e-2), id="adam", marks=pytest.mark.slow),
+    ],
 )
 def test_training_equals_the_cpu(device, optimizer) -> None:
     ours, net = _training(optimizer, "triton")

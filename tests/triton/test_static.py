@@ -107,7 +107,6 @@ def test_a_tile_too_large_for_its_target_is_made_smaller() -> None:
     assert made.code.shared <= 20_000
     assert str(made.tiling) != str(usual.tiling)
     assert made.tiling.stages < usual.tiling.stages
-    assert compile_kernel(Job(kernel), small, Cache(None)).tiling == made.tiling
     tiny = Target("tiny", "cuda", 90, 32, 256)
     with pytest.raises(BackendError, match="bytes of shared memory, tiny has 256 a block"):
         compile_kernel(Job(kernel), tiny, Cache(None))
