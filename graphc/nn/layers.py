@@ -20,7 +20,7 @@ from graphc.philox import Key
 from graphc.source import here
 from graphc.types import DType, float32
 
-__all__ = ["Dropout", "Embedding", "Flatten", "Linear"]
+__all__ = ["Dropout", "Embedding", "Flatten", "Identity", "Linear"]
 
 
 class Linear(Module):
@@ -52,6 +52,24 @@ class Linear(Module):
     def _describe(self) -> str:
         bias = self.bias is not None
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={bias}"
+
+
+class Identity(Module):
+    """``y = x``: what stands where a layer may be left out. Arguments are taken and not used, as
+    PyTorch's are.
+
+    >>> import graphc as gc
+    >>> x = gc.observed("x", (4, 3))
+    >>> Identity(54, unused=0.1)(x) is x
+    True
+    """
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        pass
+
+    def forward(self, x: Value) -> Value:
+        """x itself."""
+        return x
 
 
 class Embedding(Module):
