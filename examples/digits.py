@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 import graphc as gc
-from graphc import data, nn, train
+from graphc import data, nn, optim, train
 
 BATCH = 32
 PATIENCE = 10  # epochs without a smaller validation loss
@@ -34,6 +34,7 @@ class Program:
     """The network's executables; they share its parameters."""
 
     net: nn.Module
+    opt: optim.Optimizer
     loss: Any  # the Value that is drawn
     step: Any  # (x, y) -> loss, and updates the parameters
     test: Any  # (x, y) -> {"loss", "accuracy"}
@@ -70,8 +71,19 @@ def shift_half(generator: np.random.Generator, x: Array, y: Array) -> tuple[Arra
     return padded[np.arange(rows)[:, None, None], i, j].reshape(rows, 64), y
 
 
-def run_seed(build: Build, seed: int, epochs: int, rows: int | None) -> Result:
-    """Split, train with early stopping, test. ``rows`` caps the images, for a quick run."""
+def run_seed(
+    build: Build,
+    seed: int,
+    epochs: int,
+    rows: int | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+) -> Result:
+    """Split, train with early stopping, test. ``rows`` caps the images, for a quick run.
+
+    After each epoch all that the run needs to go on is written to the file ``checkpoint``; with
+    ``resume`` it goes on from there, where the file exists.
+    """
     images, labels = load_images()
     images, labels = images[:rows], labels[:rows]
     (x_rest, y_rest), (x_test, y_test) = data.split(images, labels, stratify=labels, seed=seed)
@@ -82,6 +94,10 @@ def run_seed(build: Build, seed: int, epochs: int, rows: int | None) -> Result:
     start = time.perf_counter()
     _warm_up(program, x_train[:BATCH], y_train[:BATCH])
     compile_seconds = time.perf_counter() - start
+    saved = None
+    if checkpoint is not None:
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        saved = train.Checkpoint(checkpoint, net=program.net, opt=program.opt)
     history = train.fit(
         program.step,
         data.batches(x_train, y_train, BATCH, shuffle=True, seed=seed, transform=shift_half),
@@ -90,11 +106,13 @@ def run_seed(build: Build, seed: int, epochs: int, rows: int | None) -> Result:
         monitor="loss",
         patience=PATIENCE,
         keep_best=[program.net],
+        checkpoint=saved,
+        resume=resume,
     )
     measures = train.evaluate(program.test, data.batches(x_test, y_test, 256))
     return Result(
         measures["accuracy"],
-        len(history.epochs),
+        history.epochs[-1].number if history.epochs else epochs,  # complete when it was resumed
         compile_seconds,
         history.seconds_per_step,
         program,
@@ -104,10 +122,12 @@ def run_seed(build: Build, seed: int, epochs: int, rows: int | None) -> Result:
 
 
 def _warm_up(program: Program, x: Array, y: Array) -> None:
-    """Compile the step for this batch size by calling it, and put the parameters back."""
-    before = program.net.state_dict()
+    """Compile the step for this batch size by calling it, and put everything back."""
+    net, opt, random = program.net.state_dict(), program.opt.state_dict(), gc.random.default.state()
     program.step(x, y)
-    program.net.load_state_dict(before)
+    program.net.load_state_dict(net)
+    program.opt.load_state_dict(opt)
+    gc.random.default.load_state(random)
 
 
 def show_predictions(result: Result, count: int = 4) -> None:
@@ -145,7 +165,8 @@ def report(results: Sequence[Result]) -> float:
     click.echo(f"test accuracy, median of {len(results)} seeds: {median:.2%}")
     click.echo(f"compile time of the training step: {results[0].compile_seconds:.2f} s")
     steps = float(np.median([r.step_seconds for r in results]))
-    click.echo(f"time of a training step, batch {BATCH}: {steps * 1e6:.0f} us")
+    time_taken = "not measured" if np.isnan(steps) else f"{steps * 1e6:.0f} us"
+    click.echo(f"time of a training step, batch {BATCH}: {time_taken}")
     return median
 
 
@@ -153,15 +174,26 @@ def report(results: Sequence[Result]) -> float:
 Build = Callable[[int], Program]
 
 
-def demo(build: Build, seeds: int, epochs: int, out: Path, quick: bool) -> None:
+def demo(
+    build: Build,
+    seeds: int,
+    epochs: int,
+    out: Path,
+    quick: bool,
+    checkpoint: Path | None,
+    resume: bool,
+) -> None:
     """Train once for each seed, show some predictions, draw all five levels."""
+    if resume and checkpoint is None:
+        raise click.UsageError("--resume goes on from what --checkpoint DIR holds; give it too")
     rows = None
     if quick:
         seeds, epochs, rows = 1, 3, 400
     results = []
     for seed in range(seeds):
         click.echo(f"seed {seed}")
-        results.append(run_seed(build, seed, epochs, rows))
+        path = None if checkpoint is None else checkpoint / f"seed-{seed}.safetensors"
+        results.append(run_seed(build, seed, epochs, rows, path, resume))
     report(results)
     show_predictions(results[0])
     for path in draw_levels(results[0], out):
@@ -173,6 +205,9 @@ def options(epochs: int, out: str) -> Callable[[Callable[..., None]], Callable[.
 
     def add(command: Callable[..., None]) -> Callable[..., None]:
         for option in (
+            click.option("--resume", is_flag=True, help="Go on from what --checkpoint holds."),
+            click.option("--checkpoint", type=click.Path(path_type=Path), metavar="DIR",
+                         help="Write there, after each epoch, what a run needs to go on."),
             click.option("--quick", is_flag=True, help="One seed, few epochs, few images."),
             click.option("--out", type=click.Path(path_type=Path), default=Path(out),
                          show_default=True, help="Where the pictures go."),

@@ -9,7 +9,7 @@ digits.py has the data and the run: the same split and the same shifts as digits
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import click
 from digits import Program, demo, options
@@ -58,10 +58,12 @@ def build(seed: int) -> Program:
     net = Net()
     logits = net(x)
     loss = nn.CrossEntropyLoss()(logits, y)
+    opt = optim.AdamW(LEARNING_RATE)
     return Program(
         net=net,
+        opt=opt,
         loss=loss,
-        step=gc.compile([x, y], loss, optim.AdamW(LEARNING_RATE).minimize(loss)),
+        step=gc.compile([x, y], loss, opt.minimize(loss)),
         test=gc.compile([x, y], {"loss": loss, "accuracy": train.accuracy(logits, y)}),
         predict=gc.compile([x], logits),
     )
@@ -69,9 +71,9 @@ def build(seed: int) -> Program:
 
 @click.command()
 @options(epochs=EPOCHS, out="demo-output/cnn")
-def main(seeds: int, epochs: int, out: Path, quick: bool) -> None:
+def main(**options: Any) -> None:
     """Train a convolutional network on handwritten digits; draw all five levels."""
-    demo(build, seeds, epochs, out, quick)
+    demo(build, **options)
 
 
 if __name__ == "__main__":

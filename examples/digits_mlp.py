@@ -4,11 +4,14 @@ Trains a 64-256-10 network on scikit-learn's scans of 8x8 pixels, once for each 
 the data and the run.
 
     python examples/digits_mlp.py --seeds 5 --out demo-output/mlp
+
+With ``--checkpoint DIR`` a run that was stopped, by Ctrl-C or otherwise, goes on with ``--resume``
+from its last whole epoch, to the same bits as without the stop.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import click
 from digits import Program, demo, options
@@ -29,10 +32,12 @@ def build(seed: int) -> Program:
     net = nn.Linear(64, HIDDEN) >> nn.ReLU() >> nn.Linear(HIDDEN, 10)
     logits = net(x)
     loss = nn.CrossEntropyLoss()(logits, y)
+    opt = optim.Adam(lr=LEARNING_RATE)
     return Program(
         net=net,
+        opt=opt,
         loss=loss,
-        step=gc.compile([x, y], loss, optim.Adam(lr=LEARNING_RATE).minimize(loss)),
+        step=gc.compile([x, y], loss, opt.minimize(loss)),
         test=gc.compile([x, y], {"loss": loss, "accuracy": train.accuracy(logits, y)}),
         predict=gc.compile([x], logits),
     )
@@ -40,9 +45,9 @@ def build(seed: int) -> Program:
 
 @click.command()
 @options(epochs=60, out="demo-output/mlp")
-def main(seeds: int, epochs: int, out: Path, quick: bool) -> None:
+def main(**options: Any) -> None:
     """Train a multilayer perceptron on handwritten digits; draw all five levels."""
-    demo(build, seeds, epochs, out, quick)
+    demo(build, **options)
 
 
 if __name__ == "__main__":

@@ -501,6 +501,19 @@ class Executable:
         return self._current
 
     @property
+    def compiled_sizes(self) -> tuple[dict[str, int], ...]:
+        """What specializing dims were bound to, for each program that is held; last used, last.
+
+        >>> import graphc as gc, numpy as np
+        >>> x = gc.observed("x", (gc.Dim("B"),))
+        >>> twice = gc.compile([x], x + x, backend="llvm")
+        >>> [twice(np.ones(n, np.float32)).sum() for n in (2, 3, 2)], twice.compiled_sizes
+        ([np.float32(4.0), np.float32(6.0), np.float32(4.0)], ({'B': 3}, {'B': 2}))
+        """
+        names = [str(d) for d in self._specialized]
+        return tuple(dict(zip(names, key, strict=True)) for key in self._programs)
+
+    @property
     def schedule(self) -> Schedule:
         """What runs in which order."""
         return self._latest().compiled.scheduled.schedule

@@ -8,8 +8,11 @@ import pickle
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,6 +68,40 @@ def test_digits_learns_and_draws_five_levels(name: str, tmp_path: Path) -> None:
     levels = {path.stem for path in pictures.iterdir() if path.is_file()}
     assert levels == {"1-diagram", "2-graph", "3-kernels", "4-schedule", "5-executable"}
     assert all(path.stat().st_size > 200 for path in pictures.iterdir())
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    digits, mlp = (importlib.import_module(name) for name in ("digits", "digits_mlp"))
+    whole = digits.run_seed(mlp.build, 0, 4, 400)
+
+    def stopped(seed: int) -> Any:
+        """The same program; its 26th step, in the third epoch, is interrupted."""
+        program = mlp.build(seed)
+        calls = iter(range(26))
+
+        def step(*batch: Any) -> Any:
+            if next(calls, None) is None:
+                raise KeyboardInterrupt
+            return program.step(*batch)
+
+        return replace(program, step=step)
+
+    with pytest.raises(KeyboardInterrupt):
+        digits.run_seed(stopped, 0, 4, 400, tmp_path / "runs" / "seed-0.safetensors")
+    path = tmp_path / "runs" / "seed-0.safetensors"
+    rest = digits.run_seed(mlp.build, 0, 4, 400, path, resume=True)
+    assert rest.epochs == whole.epochs == 4
+    assert rest.accuracy == whole.accuracy
+    for thing in ("net", "opt"):
+        wanted = getattr(whole.program, thing).state_dict()
+        for name, array in getattr(rest.program, thing).state_dict().items():
+            np.testing.assert_array_equal(array, wanted[name], err_msg=name)
+    again = digits.run_seed(mlp.build, 0, 4, 400, path, resume=True)
+    assert (again.accuracy, again.epochs) == (whole.accuracy, 4), "complete: nothing left to do"
 
 
 @pytest.mark.parametrize("name", MORE)

@@ -79,7 +79,9 @@ def batches(
     """Batches of rows: ``batches(X, Y, 64)``; arrays share axis 0, the last one may be partial.
 
     ``shuffle=True`` draws a new order for each epoch from ``seed`` and the epoch's number.
-    ``drop_last`` leaves a partial last batch out. ``transform(generator, *arrays) -> arrays``
+    ``drop_last`` leaves a partial last batch out; where it is kept, a program whose ``Dim``
+    specializes (the default) is compiled once more, for its size, and one with ``specialize=False``
+    is not. ``transform(generator, *arrays) -> arrays``
     augments each batch; its generator too is drawn from the seed and the epoch. Raises ValueError
     when row counts differ.
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from graphc import tree
 from graphc.checkpoint import save as save_checkpoint
+from graphc.executable import Executable
 from graphc.records import dataclass
 from graphc.train.measuring import Means, as_arguments, evaluate
 from graphc.train.progress import Progress
@@ -125,6 +126,11 @@ def fit(
     where the file exists, to the same bits (see ``Checkpoint``); the history has the new epochs.
     ``callbacks`` see each ``Epoch``; one that returns True ends the run. ``progress`` draws a bar.
 
+    A batch of another size, as a partial last one is, is another binding of a default ``Dim``: one
+    more program is compiled in the first epoch, once, and a line above the bar says so. With
+    ``Dim(..., specialize=False)`` one program serves all sizes; ``data.batches(...,
+    drop_last=True)`` leaves that batch out.
+
     >>> losses = iter([3.0, 1.0, 2.0, 2.0, 2.0])
     >>> test = lambda rows: next(losses), [([0.0],)]
     >>> run = fit(sum, [([1.0, 2.0],)], epochs=9, evaluate=test, patience=2, progress=False)
@@ -137,9 +143,11 @@ def fit(
     done: list[Epoch] = []
     before = _resumed(checkpoint, resume, batches, watch)
     stopped = patience is not None and watch.waited >= patience
+    sizes = _Sizes(step)
     with Progress(epochs, _length(batches), shown=progress) as bar:
         while before + len(done) < epochs and not stopped:
-            epoch = _run_epoch(before + len(done) + 1, step, batches, evaluate, watch, bar)
+            number = before + len(done) + 1
+            epoch = _run_epoch(number, step, batches, evaluate, watch, bar, sizes)
             done.append(epoch)
             if epoch.best or evaluate is None:
                 keep(epoch)
@@ -173,6 +181,7 @@ def _run_epoch(
     test: tuple[Callable[..., Any], Iterable[Any]] | None,
     watch: _Monitor,
     bar: Progress,
+    sizes: _Sizes,
 ) -> Epoch:
     means = Means("fit")
     steps, seconds = 0, 0.0
@@ -180,13 +189,41 @@ def _run_epoch(
         arguments = as_arguments(batch)
         start = time.perf_counter()
         outputs = step(*arguments)
-        seconds += time.perf_counter() - start
+        taken = time.perf_counter() - start
+        seconds += taken
+        sizes.called(len(arguments[0]), taken, bar)
         means.add(outputs, len(arguments[0]))
         steps += 1
         bar.advance()
     measures = None if test is None else evaluate(*test)
     best = test is not None and watch.improved(measures)
     return Epoch(number, steps, seconds, means.result(), measures, best)
+
+
+class _Sizes:
+    """Says where a step was compiled once more, for a batch of another size."""
+
+    def __init__(self, step: object) -> None:
+        self.step = step if isinstance(step, Executable) else None
+        self.rows: set[int] = set()
+        self.programs = self._count()
+
+    def called(self, rows: int, seconds: float, bar: Progress) -> None:
+        """After a call with ``rows`` rows."""
+        if self.step is None or rows in self.rows:
+            return
+        first = not self.rows
+        self.rows.add(rows)
+        before, self.programs = self.programs, self._count()
+        if first or self.programs == before:
+            return
+        bar.say(
+            f"{self.step.name}: compiled once more, for a batch of {rows} rows ({seconds:.1f} s); "
+            "Dim(..., specialize=False) or batches(..., drop_last=True) saves it"
+        )
+
+    def _count(self) -> int:
+        return 0 if self.step is None else len(self.step.compiled_sizes)
 
 
 def _saver(save: Mapping[str, Any] | None) -> Callable[[Epoch], None]:

@@ -48,6 +48,11 @@ class Progress:
         if self._bar is not None and self._task is not None:
             self._bar.advance(self._task)
 
+    def say(self, line: str) -> None:
+        """Print a line above the bar; nothing where no bar is shown."""
+        if self._bar is not None:
+            self._bar.console.print(line, markup=False, highlight=False)
+
     def epoch_done(self, training: Any, measures: Any, best: bool) -> None:
         """Show the means of an epoch, and a star where it is the best so far."""
         self.epoch += 1

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+import graphc as gc
+from graphc import nn
 from graphc.data import batches
 from graphc.train import Epoch, evaluate, fit
 from graphc.train.progress import describe
@@ -198,6 +200,25 @@ def test_the_bar_shows_epochs_and_measures(capsys: pytest.CaptureFixture[str]) -
     assert "epoch 2/2" in out
     assert "100%" in out
     assert "0.1250" in out
+
+
+@pytest.mark.parametrize("specialize", [True, False])
+def test_a_partial_batch_compiles_once_more_and_says_so(
+    specialize: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = gc.observed("x", (gc.Dim("B", specialize=specialize),))
+    w = gc.parameter((), init=nn.init.ones)
+    cost = ((w * x) ** 2).mean()
+    step = gc.compile([x], cost, {w: 0.9 * w}, name="step")
+    fit(step, batches(ROWS, 4), epochs=3)
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert said.count("step: compiled once more, for a batch of 2 rows") == specialize
+    assert said.count("compiled once more") == specialize, "not for whole batches, nor again"
+    assert ("specialize=False" in said) == specialize
+    assert step.compiled_sizes == (({"B": 4}, {"B": 2}) if specialize else ({},))
+    fit(step, batches(ROWS, 4), epochs=1)
+    fit(step, batches(ROWS, 4, drop_last=True), epochs=1, progress=False)
+    assert "once more" not in capsys.readouterr().out, "both sizes are known"
 
 
 def test_an_error_in_a_step_closes_the_bar(capsys: pytest.CaptureFixture[str]) -> None:
