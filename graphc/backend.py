@@ -79,6 +79,8 @@ class Backend(Protocol):
     name: str
     #: blocks of work that keep it busy: fusion does not leave fewer
     blocks: int
+    #: whether its programs take the memory of donated arguments
+    reuses_arguments: bool
 
     def unavailable(self) -> str | None:
         """Why this machine cannot run it, or None where it can."""

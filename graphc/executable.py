@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import collections
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -25,7 +24,16 @@ from graphc import tree
 from graphc.backend import Exporting, Loaded, find_backend
 from graphc.bind import Parameter, bind_arguments, order_arguments
 from graphc.closing import bind_graph, close, depends_on_mode
-from graphc.errors import BackendError, BindError, GraphcError, ModeError, OutOfMemoryError
+from graphc.donation import give_away, takable
+from graphc.errors import (
+    BackendError,
+    BindError,
+    DTypeError,
+    GraphcError,
+    ModeError,
+    OutOfMemoryError,
+    ShapeError,
+)
 from graphc.export import Content, write_export
 from graphc.files import FilePath
 from graphc.graph import HOOKS, SOURCES, STATES, Graph, Value, ancestors
@@ -77,8 +85,12 @@ def compile(  # noqa: A001 - the verb that everybody expects
     they do not fit, some are computed again in the backward pass (``explain()`` says which); where
     that does not suffice a BackendError says how much is needed.
     ``unused="ignore"`` allows inputs that nothing needs. ``donate`` names inputs whose memory a
-    call may reuse, so that their arrays are not to be used after it; donating one twice is an
-    error. CPU programs leave them as they are.
+    call may take for outputs and intermediate results of their size (``memory.reused`` says which).
+    A donated array is as the program wants it (element type, C-contiguous, writable), in memory
+    that no other argument lies in, and is not to be used after the call, nor is any view of it: it
+    may hold anything, or be what the call returned. Donating it again is an error; so is ``out=``.
+    A call that refuses its arguments takes nothing, one that fails later does. On GPUs donated
+    arguments are checked and not reused.
 
     ``backend`` ("llvm", "triton") or ``device`` ("cpu", "cuda") say where it runs; without them it
     is a GPU that can be used, else the CPU. Programs of both share their states.
@@ -267,10 +279,6 @@ def _donated(arguments: Sequence[Value | Dim], donate: Sequence[Value]) -> tuple
     return tuple(n for n, a in enumerate(arguments) if any(a is value for value in given))
 
 
-#: arrays that calls took the memory of, as long as somebody holds them
-_given_away: weakref.WeakValueDictionary[int, NDArray[Any]] = weakref.WeakValueDictionary()
-
-
 def _name(values: Sequence[Value], updates: Mapping[Value, Any]) -> str:
     named = next((v.name for v in values if v.name and v.name.isidentifier()), None)
     return named or ("step" if updates else "program")
@@ -319,6 +327,9 @@ class Executable:
         self._parameters = tuple(_parameter(v) for v in arguments)
         found = find_backend(backend, target)
         self._backend = found.with_options(precision=precision, tune=tune)
+        values = [n for n, v in enumerate(arguments) if isinstance(v, Value)]
+        reused = donated if self._backend.reuses_arguments else ()
+        self._donated_values = tuple(values.index(n) for n in reused)
         self._target, self._precision = target, precision
         self._check_nan, self._memory_budget = check_nan, memory_budget
         self._programs: collections.OrderedDict[tuple[int, ...], _Program] = (
@@ -344,15 +355,12 @@ class Executable:
 
     def __call__(self, *args: Any, out: Any = None, **by_name: Any) -> Any:
         """Run. The results are written to the arrays of ``out``, if it is given."""
-        taken = self._taken(args, by_name) if self._donated else {}
+        if self._donated:
+            return self._taking(out, args, by_name)
         if out is not None:
-            result = self._into(out, args, by_name)
-        else:
-            result = self._call(*args, **by_name)
-            result = result if self._restore is None else self._restore(result)
-        if taken:
-            _given_away.update(taken)
-        return result
+            return self._into(out, args, by_name)
+        result = self._call(*args, **by_name)
+        return result if self._restore is None else self._restore(result)
 
     def __repr__(self) -> str:
         given = ", ".join(str(p.name) for p in self._parameters)
@@ -363,20 +371,23 @@ class Executable:
         """What a call takes, in order."""
         return self._arguments
 
-    def _taken(self, args: tuple[Any, ...], by_name: dict[str, Any]) -> dict[int, NDArray[Any]]:
-        """The arrays whose memory a call may take, by identity; those already taken are refused."""
+    def _taking(self, out: Any, args: tuple[Any, ...], by_name: dict[str, Any]) -> Any:
+        """A call that takes the memory of donated arguments."""
+        if out is not None:
+            raise BindError(
+                f"{self.name}: out= and donate= both say where results lie: leave out= out"
+            )
         ordered = order_arguments(self._parameters, args, by_name, who=self.name)
-        found: dict[int, NDArray[Any]] = {}
-        for place in self._donated:
-            name, array = self._parameters[place].name, ordered[place]
-            if _given_away.get(id(array)) is array:
-                raise BindError(
-                    f"{self.name}: {name!r} was donated to an earlier call, so its memory may hold "
-                    "anything: pass what that call returned, or leave it out of donate="
-                )
-            if isinstance(array, np.ndarray):
-                found[id(array)] = array
-        return found
+        taken = takable(self.name, ordered, self._parameters, self._donated)
+        try:
+            result = self._call(*ordered)
+        except (BindError, DTypeError, ShapeError):
+            raise  # before anything ran
+        except BaseException:
+            give_away(taken)
+            raise
+        give_away(taken)
+        return result if self._restore is None else self._restore(result)
 
     # -- calls that are not exactly what the current program expects
     def _slow(self, *args: Any, **by_name: Any) -> Any:
@@ -478,7 +489,7 @@ class Executable:
     def _planned(self, graph: Graph) -> tuple[Compiled, MemoryPlan | None]:
         compiled = compile_graph(
             graph, self.name, check_nan=self._check_nan, rewrite=self._backend.refine,
-            blocks=self._backend.blocks,
+            blocks=self._backend.blocks, donated=self._donated_values,
         )
         schedule = compiled.scheduled.schedule
         return compiled, None if schedule.sizes else plan_memory(schedule)
@@ -533,6 +544,8 @@ class Executable:
 
     def profile(self, *args: Any, **by_name: Any) -> Profile:
         """Call, and say when each worker ran its share of each launch; states move as in a call."""
+        ordered = order_arguments(self._parameters, args, by_name, who=self.name)
+        give_away(takable(self.name, ordered, self._parameters, self._donated))
         arrays, sizes = self._bind(args, by_name)
         with self._lock:
             program = self._program(sizes)

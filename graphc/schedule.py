@@ -4,7 +4,7 @@ Grammar of its text (``graphc.schedule_text`` prints and parses it; ``#`` starts
 
     schedule  := "schedule" NAME  {size} {buffer} {check} {routine} {kernel} "run" body
     size      := "size" NAME MIN ".." [MAX] ["by" MULTIPLE]            run-time extents
-    buffer    := kind NAME type ["at" OFFSET] ["align" BYTES]
+    buffer    := kind NAME type ["in" NAME] ["at" OFFSET] ["align" BYTES]
     kind      := "argument" | "output" | "state" | "constant" | "arena" | "cell"
     type      := DTYPE "[" extents "]"                                  f32[B,128]
     check     := "check" ID STRING ["source" source]                    ids count from 0
@@ -27,7 +27,8 @@ A ``loop``, ``while``, ``if`` or ``commit`` is a barrier before and after itself
 body.
 
 **Memory.** Arguments and outputs change address from call to call, states live as long as their
-owner, constants as long as the executable. ``arena`` buffers lie at fixed byte offsets of one
+owner, constants as long as the executable. ``y f32[4] in x`` lies where the argument x lies, whose
+caller donated it: outputs and arena buffers do. ``arena`` buffers lie at fixed byte offsets of one
 block (``None`` until planned) and may overlap where their lifetimes do not. A ``cell`` is 8 bytes,
 zero at the start of a call, of a 0-d type: loop counters (``i64``), predicates, run-time scalars
 of kernels. A loop changes which slice is used through cells only.
@@ -80,7 +81,8 @@ class Buffer:
 
     ``offset`` (arena only) is in bytes from the arena's start, ``None`` until memory is planned.
     ``alignment`` in bytes is what kernels may rely on: by default 64, for a cell 8, and for an
-    argument its element's own, which is all that a user's array promises.
+    argument and what lies in it its element's own, which is all that a user's array promises.
+    ``place`` (outputs and arena) names the donated argument whose memory this is.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Buffer:
     type: TensorType
     offset: int | None = None
     alignment: int = 0
+    place: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in BUFFER_KINDS:
@@ -95,7 +98,8 @@ class Buffer:
             raise ValueError(f"buffer {self.name!r}: kind {self.kind!r} is none of {kinds}")
         if not self.alignment:
             ours = 8 if self.kind == "cell" else 64
-            alignment = self.type.dtype.itemsize if self.kind == "argument" else ours
+            theirs = self.kind == "argument" or self.place is not None
+            alignment = self.type.dtype.itemsize if theirs else ours
             object.__setattr__(self, "alignment", alignment)
 
 
@@ -188,7 +192,7 @@ class Schedule:
     >>> from graphc.types import TensorType, float32
     >>> cell = Buffer("x", "argument", TensorType(float32, (4,)))
     >>> Schedule("nothing", (cell,)).arguments
-    (Buffer(name='x', kind='argument', type=f32[4], offset=None, alignment=4),)
+    (Buffer(name='x', kind='argument', type=f32[4], offset=None, alignment=4, place=None),)
     """
 
     name: str
@@ -244,7 +248,8 @@ class Schedule:
     @cached_property
     def arena_bytes(self) -> int:
         """Bytes of the arena, once sizes are bound and memory is planned."""
-        ends = [_planned(b) + _nbytes(b) for b in self.of_kind("arena")]
+        arena = [b for b in self.of_kind("arena") if b.place is None]
+        ends = [_planned(b) + _nbytes(b) for b in arena]
         return max(ends, default=0)
 
 
@@ -325,7 +330,8 @@ def bind_sizes(schedule: Schedule, sizes: Mapping[str, int]) -> Schedule:
         type_ = types.get(id(buffer.type))
         if type_ is None:
             type_ = types[id(buffer.type)] = evaluate_type(buffer.type, sizes)
-        return Buffer(buffer.name, buffer.kind, type_, buffer.offset, buffer.alignment)
+        b = buffer
+        return Buffer(b.name, b.kind, type_, b.offset, b.alignment, b.place)
 
     buffers = tuple(bound(b) for b in schedule.buffers)
     return replace(schedule, buffers=buffers, body=_bound_body(schedule.body, sizes), sizes=())

@@ -93,9 +93,11 @@ def _size(dim: Dim) -> str:
 
 def _buffer(buffer: Buffer) -> str:
     text = f"{buffer.kind} {_name(buffer.name)} {buffer.type}"
+    if buffer.place is not None:
+        text += f" in {_name(buffer.place)}"
     if buffer.offset is not None:
         text += f" at {buffer.offset}"
-    usual = Buffer(buffer.name, buffer.kind, buffer.type).alignment
+    usual = Buffer(buffer.name, buffer.kind, buffer.type, place=buffer.place).alignment
     return text if buffer.alignment == usual else f"{text} align {buffer.alignment}"
 
 
@@ -321,9 +323,10 @@ class _Parser:
 
     def buffer(self) -> Buffer:
         kind, name, type_ = self.advance().text, self.name(), self.type()
+        place = self.name() if self.accept("in") else None
         offset = self.integer() if self.accept("at") else None
         alignment = self.integer() if self.accept("align") else 0
-        return Buffer(name, kind, type_, offset, alignment)
+        return Buffer(name, kind, type_, offset, alignment, place)
 
     def type(self) -> TensorType:
         if self.token.text not in DTYPES:

@@ -7,6 +7,8 @@ arena buffers count.
 - Everything is written before it is read. Writing an arena buffer destroys those that overlap it;
 only a kernel that
   reads and writes exactly the same bytes may do so in place.
+- A buffer in an argument is an output or an intermediate result of its size; writing it ends what
+the argument held.
 - States are written after the one ``commit`` of the outermost body only, and nothing after it can
 fail.
 """
@@ -99,9 +101,23 @@ def _verify_declarations(schedule: Schedule) -> None:
                 raise _fail(schedule, f"buffer {buffer.name!r}: the size {dim} is not declared")
         if buffer.kind == "cell" and (buffer.type.ndim or buffer.type.dtype.itemsize > 8):
             raise _fail(schedule, f"cell {buffer.name!r} is {buffer.type}, not a scalar of 8 bytes")
+        _verify_place(schedule, buffer)
         offset = buffer.offset
         if offset is not None and (buffer.kind != "arena" or offset % buffer.alignment):
             raise _fail(schedule, f"buffer {buffer.name!r}: a wrong offset, {buffer.offset}")
+
+
+def _verify_place(schedule: Schedule, buffer: Buffer) -> None:
+    if buffer.place is None:
+        return
+    argument = schedule.buffer.get(buffer.place)
+    if argument is None or argument.kind != "argument":
+        raise _fail(schedule, f"buffer {buffer.name!r}: {buffer.place!r} is no argument")
+    if buffer.kind not in ("output", "arena") or buffer.offset is not None:
+        raise _fail(schedule, f"buffer {buffer.name!r}: it cannot lie in an argument")
+    if argument.type.nbytes != buffer.type.nbytes:
+        message = f"is {buffer.type}, its place {buffer.place!r} is {argument.type}"
+        raise _fail(schedule, f"buffer {buffer.name!r}: {message}")
 
 
 # ---- statements by themselves
@@ -210,8 +226,8 @@ def _verify_commit(schedule: Schedule) -> None:
 
 
 def _overlaps(schedule: Schedule) -> dict[str, dict[str, bool]]:
-    """For each arena buffer the others that share bytes with it; True where all bytes are the
-    same.
+    """For each buffer the others that share bytes with it, in the arena or in an argument; True
+    where all bytes are the same.
     """
     spans: list[tuple[int, int, str]] = []
     for buffer in schedule.of_kind("arena"):
@@ -227,6 +243,11 @@ def _overlaps(schedule: Schedule) -> dict[str, dict[str, bool]]:
             found.setdefault(span[2], {})[other[2]] = same
             found.setdefault(other[2], {})[span[2]] = same
         open_.append(span)
+    for argument in schedule.arguments:
+        placed = [b.name for b in schedule.buffers if b.place == argument.name]
+        together = [argument.name, *placed] if placed else []
+        for name in together:
+            found.setdefault(name, {}).update({o: True for o in together if o != name})
     return found
 
 

@@ -18,7 +18,7 @@ from graphc.backends.llvm.target import host_target
 from graphc.errors import BackendError
 from graphc.kernel.terms import Kernel
 from graphc.memory import StateBuffer
-from graphc.schedule import Schedule
+from graphc.schedule import Launch, Schedule, walk
 from graphc.types import TensorType
 
 __all__ = ["BACKEND", "LlvmBackend"]
@@ -29,6 +29,7 @@ class LlvmBackend:
 
     name = "llvm"
     blocks = 8
+    reuses_arguments = True
 
     def unavailable(self) -> str | None:
         """Why this machine cannot run it, or None where it can."""
@@ -71,9 +72,18 @@ class LlvmBackend:
         slow: Callable[..., Any] | None = None,
     ) -> Program:
         """Compile kernels and routines and load the program; see ``graphc.backend.Backend``."""
-        kernels = {kernel.name: compile_kernel(kernel) for kernel in schedule.kernels}
+        unaligned = _writing_to_arguments(schedule)
+        kernels = {
+            k.name: compile_kernel(k, stream=k.name not in unaligned) for k in schedule.kernels
+        }
         kernels |= {routine.name: compile_routine(routine) for routine in schedule.routines}
         return Program(schedule, kernels, states=states, constants=constants, plan=plan, slow=slow)
+
+
+def _writing_to_arguments(schedule: Schedule) -> set[str]:
+    """Kernels that write where an argument lies, which starts wherever its caller put it."""
+    launches = (s for s in walk(schedule.body) if isinstance(s, Launch))
+    return {s.kernel for s in launches if any(schedule.buffer[n].place for n in s.outputs)}
 
 
 BACKEND = LlvmBackend()

@@ -80,7 +80,8 @@ class Binding:
         cell = [address_of(self._cells) + 8 * i for i in range(len(cells) + spare)]
         places = {b.name: cell[i] for i, b in enumerate(cells)} | dict(parts.addresses)
         start = address_of(arena)
-        places |= {b.name: start + (b.offset or 0) for b in schedule.of_kind("arena")}
+        arena_buffers = [b for b in schedule.of_kind("arena") if b.place is None]
+        places |= {b.name: start + (b.offset or 0) for b in arena_buffers}
         self.table = build_table(
             schedule,
             parts.loaded,
@@ -91,7 +92,7 @@ class Binding:
         )
         self.workers, self._scratch = _workers(parts, schedule)
         self._arguments = _tensors(schedule.arguments, self.table)
-        self._outputs = _tensors(schedule.outputs, self.table)
+        self._outputs = _tensors(schedule.outputs, self.table, schedule.arguments)
         self.record = self._fill(parts)
         self._handle = Record(HANDLE)
         self._handle[0, "program"] = self.record.address
@@ -145,9 +146,12 @@ class _Tensors:
     kept: tuple[NDArray[np.int64], ...]
 
 
-def _tensors(buffers: Sequence[Buffer], table: Table) -> _Tensors:
+def _tensors(
+    buffers: Sequence[Buffer], table: Table, arguments: Sequence[Buffer] = ()
+) -> _Tensors:
     """What the entry compares arguments with, and makes outputs from."""
     record = Record(TENSOR, len(buffers))
+    number_of = {b.name: n for n, b in enumerate(arguments)}
     kept: list[NDArray[np.int64]] = []
     for i, buffer in enumerate(buffers):
         dims = np.array([int_extent(e) for e in buffer.type.shape], np.int64)
@@ -159,6 +163,7 @@ def _tensors(buffers: Sequence[Buffer], table: Table) -> _Tensors:
         record[i, "dims"] = address_of(dims)
         record[i, "slots"] = address_of(slots)
         record[i, "slots_count"] = len(slots)
+        record[i, "donor"] = 0 if buffer.place is None else 1 + number_of[buffer.place]
         record[i, "capacity"], record[i, "size_class"] = capacity, number
     return _Tensors(record, len(buffers), tuple(kept))
 

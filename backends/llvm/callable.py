@@ -16,7 +16,7 @@ when the runtime is loaded.
 from __future__ import annotations
 
 from graphc.backends.llvm.layout import Layout
-from graphc.backends.llvm.outputs import CONTIGUOUS_ALIGNED, WRITEABLE
+from graphc.backends.llvm.outputs import ARRAY_FIELDS, CONTIGUOUS_ALIGNED, WRITEABLE
 
 __all__ = [
     "ARRAY_FIELDS",
@@ -38,8 +38,6 @@ HANDLE = Layout("handle", "program", "slow")
 LOCK = Layout("lock", "address", "writes")
 
 LAYOUTS = {"handle": HANDLE, "lock": LOCK}
-
-ARRAY_FIELDS = {"type": 8, "data": 16, "ndim": 24, "dims": 32, "descr": 56, "flags": 64}
 
 
 CALL_IR = f"""
@@ -322,7 +320,7 @@ nothing:
   call void @Py_IncRef(ptr %none)
   br label %run
 fresh:
-  %made = call ptr @graphc_outputs(ptr %runtime, ptr %program)
+  %made = call ptr @graphc_outputs(ptr %runtime, ptr %program, ptr %args)
   %failed = icmp eq ptr %made, null
   br i1 %failed, label %full, label %run
 full:

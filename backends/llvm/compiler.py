@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 from graphc import types
@@ -51,13 +52,18 @@ def compile_kernel(
     target: Target | None = None,
     tiling: Tiling | None = None,
     cache: Cache | None = None,
+    *,
+    stream: bool = True,
 ) -> CompiledKernel:
-    """Compile one kernel, from the cache where it has it; by default for this machine.
+    """Compile one kernel, from the cache where it has it; by default for this machine. ``stream``
+    allows stores past the caches, which need results that start at a cache line.
 
     KernelError where the tiling does not fit the kernel.
     """
     target = target or host_target()
     tiling = windows.choose(kernel, target) if tiling is None else tiling
+    if not stream:
+        tiling = replace(tiling, stream=frozenset())
     key = kernel_key(kernel, tiling, target)
     symbol = f"kernel_{key}"
     nest = build_nest(kernel, tiling)

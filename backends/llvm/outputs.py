@@ -10,6 +10,7 @@ from __future__ import annotations
 from graphc.backends.llvm.layout import Layout
 
 __all__ = [
+    "ARRAY_FIELDS",
     "BLOCK",
     "CONTIGUOUS_ALIGNED",
     "OUTPUT_IR",
@@ -20,10 +21,15 @@ __all__ = [
     "size_class",
 ]
 
-#: what an argument or output must be, and the table's words that hold its address
+#: where an array keeps what is looked at: NumPy's stable ABI
+ARRAY_FIELDS = {"type": 8, "data": 16, "ndim": 24, "dims": 32, "descr": 56, "flags": 64}
+
+#: what an argument or output must be, and the table's words that hold its address; an output with a
+#: ``donor`` lies in the argument of this number, counted from 1
 TENSOR = Layout(
     "tensor",
     *("descr", "ndim", "dims", "slots", "slots_count", "capacity", "size_class", "contiguous"),
+    "donor",
 )
 #: heads a block of output memory; the array's bytes follow 64 bytes later
 BLOCK = Layout("block", "following", "size_class", "capacity", "runtime", stride=8)
@@ -155,9 +161,22 @@ define internal void @graphc_capsule_delete(ptr %capsule) nounwind {{
   ret void
 }}
 
-; a fresh ndarray, its address in the table; null with an exception set
-define internal ptr @graphc_output(ptr %runtime, ptr %tensor) nounwind {{
+; an ndarray over fresh memory or over an argument's, which it then keeps; its address in the table;
+; null with an exception set
+define internal ptr @graphc_output(ptr %runtime, ptr %tensor, ptr %args) nounwind {{
 entry:
+  %donor = get i64 tensor.donor %tensor
+  %donated = icmp ne i64 %donor, 0
+  br i1 %donated, label %reuse, label %fresh
+reuse:
+  %number = sub i64 %donor, 1
+  %argument.p = getelementptr ptr, ptr %args, i64 %number
+  %argument = load ptr, ptr %argument.p, align 8
+  %taken.p = getelementptr i8, ptr %argument, i64 {ARRAY_FIELDS["data"]}
+  %taken = load ptr, ptr %taken.p, align 8
+  call void @Py_IncRef(ptr %argument)
+  br label %array
+fresh:
   %block = call ptr @graphc_block_new(ptr %runtime, ptr %tensor)
   %empty = icmp eq ptr %block, null
   br i1 %empty, label %full, label %wrap
@@ -167,12 +186,16 @@ full:
 wrap:
   %capsule = call ptr @PyCapsule_New(ptr %block, ptr null, ptr @graphc_capsule_delete)
   %no_capsule = icmp eq ptr %capsule, null
-  br i1 %no_capsule, label %undo, label %array
+  br i1 %no_capsule, label %undo, label %place
 undo:
   call void @graphc_block_delete(ptr %block)
   ret ptr null
+place:
+  %behind = next block %block
+  br label %array
 array:
-  %data = next block %block
+  %data = phi ptr [ %taken, %reuse ], [ %behind, %place ]
+  %owner = phi ptr [ %argument, %reuse ], [ %capsule, %place ]
   %type = get ptr runtime.array_type %runtime
   %new = get ptr runtime.new_array %runtime
   %set_base = get ptr runtime.set_base %runtime
@@ -186,10 +209,10 @@ array:
   %no_array = icmp eq ptr %made, null
   br i1 %no_array, label %undo2, label %own
 undo2:
-  call void @Py_DecRef(ptr %capsule)
+  call void @Py_DecRef(ptr %owner)
   ret ptr null
 own:
-  %bad = call i32 %set_base(ptr %made, ptr %capsule) ; steals the capsule
+  %bad = call i32 %set_base(ptr %made, ptr %owner) ; steals the owner
   %refused = icmp ne i32 %bad, 0
   br i1 %refused, label %undo3, label %done
 undo3:
@@ -201,7 +224,7 @@ done:
 }}
 
 ; all outputs: one array, a tuple of them, or None; null with an exception set
-define internal ptr @graphc_outputs(ptr %runtime, ptr %program) nounwind {{
+define internal ptr @graphc_outputs(ptr %runtime, ptr %program, ptr %args) nounwind {{
 entry:
   %outputs = get ptr program.outputs %program
   %single = get i64 program.single %program
@@ -215,7 +238,7 @@ nothing:
   call void @Py_IncRef(ptr %none)
   ret ptr %none
 one:
-  %only = call ptr @graphc_output(ptr %runtime, ptr %outputs)
+  %only = call ptr @graphc_output(ptr %runtime, ptr %outputs, ptr %args)
   ret ptr %only
 several:
   %tuple = call ptr @PyTuple_New(i64 %count)
@@ -227,7 +250,7 @@ look:
   br i1 %more, label %make, label %out
 make:
   %tensor = next tensor %outputs, %i
-  %array = call ptr @graphc_output(ptr %runtime, ptr %tensor)
+  %array = call ptr @graphc_output(ptr %runtime, ptr %tensor, ptr %args)
   %missing = icmp eq ptr %array, null
   br i1 %missing, label %undo, label %put
 put:

@@ -39,6 +39,7 @@ from graphc.backends.llvm.table import (
     LoadedKernel,
     Table,
 )
+from graphc.backends.llvm.tiling import STREAM_BYTES
 from graphc.backends.llvm.walker import EVENT
 from graphc.bind import Parameter, bind_arguments
 from graphc.errors import BackendError, BindError, RuntimeCheckError, StateError
@@ -176,11 +177,18 @@ class Program:
     def call_into(self, args: Sequence[object], outputs: Sequence[NDArray[Any]]) -> None:
         """Run with results written to given arrays, which must fit exactly.
 
-        An array that overlaps an argument or another output gets its values by a copy at the end.
+        An array that overlaps an argument or another output gets its values by a copy at the end,
+        and so does a large one that does not start at a cache line: stores past the caches need it.
         """
         arrays, sizes = bind_arguments(self.parameters, args, who=self.schedule.name)
         binding = self._bind({dim.name: size for dim, size in sizes.items()})
         expected = binding.schedule.outputs
+        placed = next((b for b in expected if b.place is not None), None)
+        if placed is not None:
+            raise BindError(
+                f"{self.schedule.name}: the output {placed.name!r} lies in the argument "
+                f"{placed.place!r}: call it without given outputs"
+            )
         if len(outputs) != len(expected):
             raise BindError(
                 f"{self.schedule.name} has {len(expected)} outputs, {len(outputs)} were given"
@@ -191,7 +199,8 @@ class Program:
             dtype = buffer.type.dtype.numpy
             clash = any(np.may_share_memory(target, a) for a in (*arrays, *direct))
             plain = type(target) is np.ndarray and target.dtype is dtype and target.flags.carray
-            direct.append(target if plain and not clash else np.empty(target.shape, dtype))
+            fits = plain and _streamable(target) and not clash
+            direct.append(target if fits else np.empty(target.shape, dtype))
         binding.call_into(*arrays, *direct)
         for given, array in zip(outputs, direct, strict=True):
             if given is not array:
@@ -331,6 +340,10 @@ def _output_of(buffer: Buffer, given: object) -> NDArray[Any]:
             f"out {buffer.name!r}: expected {wanted}, got {given.dtype}{list(given.shape)}"
         )
     return given
+
+
+def _streamable(array: NDArray[Any]) -> bool:
+    return array.nbytes < STREAM_BYTES or address_of(array) % 64 == 0
 
 
 def _new_mutex() -> NDArray[np.uint8]:

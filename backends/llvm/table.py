@@ -246,6 +246,7 @@ class _Writer:
         return start
 
     def pointer(self, name: str) -> None:
+        name = self.schedule.buffer[name].place or name
         address = self.addresses.get(name)
         if address is None:
             self.movable.setdefault(name, []).append(len(self.arguments))

@@ -22,7 +22,7 @@ from graphc.nest import Folding, Tiling, flat_offset
 from graphc.records import dataclass
 from graphc.types import Extent
 
-__all__ = ["Plan", "choose_tiling"]
+__all__ = ["STREAM_BYTES", "Plan", "choose_tiling"]
 
 #: what a run-time extent counts as when costs are compared
 _UNKNOWN_EXTENT = 256
@@ -37,7 +37,7 @@ _HOLD_BYTES = 64 * 1024
 _NEAR_TILES, _FAR_TILES = 4, 16
 _NEAR_PANEL = 16 * 1024
 #: outputs of this size leave no room for anything else in the caches
-_STREAM_BYTES = 16 << 20
+STREAM_BYTES = 16 << 20
 _TRANSCENDENTAL = {"exp", "exp2", "expm1", "log", "log2", "log1p", "tanh", "sigmoid", "erf", "pow"}
 _EXPENSIVE = _TRANSCENDENTAL | {"sin", "cos", "tan", "atan", "/", "sqrt", "rsqrt", "bits"}
 
@@ -389,7 +389,7 @@ class Plan:
         return frozenset(
             t.name
             for t in self.kernel.outputs
-            if isinstance(t.type.nbytes, int) and t.type.nbytes >= _STREAM_BYTES and t.init is None
+            if isinstance(t.type.nbytes, int) and t.type.nbytes >= STREAM_BYTES and t.init is None
         )
 
     def held(self) -> frozenset[str]:

@@ -32,6 +32,7 @@ class TritonBackend:
     """NVIDIA GPUs, with Triton as the compiler and the CUDA driver as the runtime."""
 
     name = "triton"
+    reuses_arguments = False
     blocks = 512
 
     def __init__(

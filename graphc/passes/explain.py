@@ -97,6 +97,7 @@ class Explanation:
     peak_by_source: Mapping[str, int] = field(default_factory=dict)
     repeated: tuple[Repeated, ...] = ()
     bound: int | None = None
+    reused: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         count = len({e.name for e in self.kernels})
@@ -114,6 +115,7 @@ class Explanation:
             if self.bound is not None and self.bound < self.peak:
                 line += f", {_size(self.bound)} alive at once"
             lines.append(line)
+            lines += [f"  {n} ({_size(b)}) in a donated argument" for n, b in self.reused.items()]
             lines += [f"  {_size(n)} from {where}" for where, n in self.peak_by_source.items()]
         return "\n".join(lines)
 
@@ -127,7 +129,10 @@ def explain(compiled: Compiled, memory: MemoryPlan | None = None) -> Explanation
     peak, bound = (None, None) if memory is None else (memory.peak, memory.bound)
     by_source = {} if memory is None else memory.by_source(schedule)
     edges = _edges(compiled, pairs)
-    return Explanation(schedule.name, kernels, edges, peak, by_source, _repeated(pairs), bound)
+    reused = {} if memory is None else memory.reused
+    return Explanation(
+        schedule.name, kernels, edges, peak, by_source, _repeated(pairs), bound, reused
+    )
 
 
 def _repeated(

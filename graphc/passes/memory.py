@@ -50,13 +50,14 @@ class MemoryPlan:
     """``offsets`` in bytes by buffer name; ``peak`` is the arena's size.
 
     ``lives`` maps a buffer to its first and last group, ``at_peak`` the buffers alive in the
-    fullest group to their bytes.
+    fullest group to their bytes, ``reused`` those that lie in donated arguments to theirs.
     """
 
     offsets: Mapping[str, int]
     peak: int
     lives: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     at_peak: Mapping[str, int] = field(default_factory=dict)
+    reused: Mapping[str, int] = field(default_factory=dict)
 
     def by_source(self, schedule: Schedule) -> dict[str, int]:
         """Bytes alive at the peak by the user's line that made them."""
@@ -77,8 +78,9 @@ class MemoryPlan:
 
 def plan_memory(schedule: Schedule) -> MemoryPlan:
     """Offsets for the arena buffers of a schedule whose sizes are bound."""
-    lives = _Lives(schedule)
-    nbytes = {b.name: _padded(b) for b in schedule.of_kind("arena")}
+    lives = Lives(schedule)
+    arena = [b for b in schedule.of_kind("arena") if b.place is None]
+    nbytes = {b.name: _padded(b) for b in arena}
     shared = _shared(schedule, lives, nbytes)
     owners = [n for n in nbytes if n in lives.span and n not in shared]
     span = dict(lives.span)
@@ -91,7 +93,8 @@ def plan_memory(schedule: Schedule) -> MemoryPlan:
         offsets[name] = offsets[owner]
     for name in nbytes:
         offsets.setdefault(name, 0)
-    return MemoryPlan(offsets, _top(offsets, nbytes), lives.span, at_peak)
+    reused = {b.name: _bytes(b) for b in schedule.buffers if b.place is not None}
+    return MemoryPlan(offsets, _top(offsets, nbytes), lives.span, at_peak, reused)
 
 
 def _top(offsets: Mapping[str, int], nbytes: Mapping[str, int]) -> int:
@@ -99,25 +102,33 @@ def _top(offsets: Mapping[str, int], nbytes: Mapping[str, int]) -> int:
 
 
 def _padded(buffer: Buffer) -> int:
+    return -(-max(_bytes(buffer), 1) // ALIGNMENT) * ALIGNMENT
+
+
+def _bytes(buffer: Buffer) -> int:
     nbytes = buffer.type.nbytes
     if not isinstance(nbytes, int):
         raise ValueError(f"buffer {buffer.name!r}: {buffer.type} has unbound sizes")
-    return -(-max(nbytes, 1) // ALIGNMENT) * ALIGNMENT
+    return nbytes
 
 
 # ---- lifetimes
 
 
-class _Lives:
-    """The first and last group that touches each buffer, and who reads and writes it."""
+class Lives:
+    """The first and last group that touches each buffer, and who reads and writes it: of those in
+    the arena, or ``tracked``. An output lives to the end.
+    """
 
-    def __init__(self, schedule: Schedule) -> None:
+    def __init__(self, schedule: Schedule, tracked: Iterable[str] = ()) -> None:
         self.group = 0
         self.span: dict[str, tuple[int, int]] = {}
         self.launches: list[tuple[int, Launch]] = []
-        self._arena = {b.name for b in schedule.of_kind("arena")}
+        self._tracked = set(tracked) or {b.name for b in schedule.of_kind("arena")}
         self._loops: list[tuple[int, int, set[str]]] = []
         self._body(schedule.body)
+        self.group += 1
+        self._touch(b.name for b in schedule.outputs)
         self._widen()
 
     def _body(self, body: Body) -> None:
@@ -141,7 +152,7 @@ class _Lives:
 
     def _touch(self, names: Iterable[str]) -> None:
         for name in names:
-            if name in self._arena:
+            if name in self._tracked:
                 first, _ = self.span.get(name, (self.group, 0))
                 self.span[name] = (first, self.group)
 
@@ -154,9 +165,9 @@ class _Lives:
         touched: set[str] = set()
         for statement in _flat(body):
             reads, writes = reads_and_writes(statement)
-            carried.update(r for r in reads if r in self._arena and r not in written)
+            carried.update(r for r in reads if r in self._tracked and r not in written)
             written.update(writes)
-            touched.update(n for n in (*reads, *writes) if n in self._arena)
+            touched.update(n for n in (*reads, *writes) if n in self._tracked)
         self._body(body)
         end = self.group
         self.group += 1
@@ -187,7 +198,7 @@ def _flat(body: Body) -> Iterable[Launch | Copy | Loop | While | If | Barrier | 
 # ---- sharing and placing
 
 
-def _shared(schedule: Schedule, lives: _Lives, nbytes: Mapping[str, int]) -> dict[str, str]:
+def _shared(schedule: Schedule, lives: Lives, nbytes: Mapping[str, int]) -> dict[str, str]:
     """Outputs that may lie where an input of their kernel lies, and the owner of that place."""
     users: dict[tuple[int, str], int] = {}
     for group, launch in lives.launches:

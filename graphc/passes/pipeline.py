@@ -7,6 +7,7 @@
            -> refine                                         copies that the backend wants
            -> refine                                         copies that the backend reads better
            -> schedule                                       buffers, order, commit
+           -> donate                                         results in arguments given away
            -> plan memory                                    offsets (again for every run-time size)
 
 Each pass is a pure function. With ``GRAPHC_VERIFY=1`` what it made is verified; with
@@ -26,6 +27,7 @@ from graphc.kernel.text import print_kernel
 from graphc.kernel.verify import verify as verify_kernel
 from graphc.passes.canonicalize import canonicalize
 from graphc.passes.compose import Block, Call, ControlCall, KernelCall, RoutineCall, compose
+from graphc.passes.donate import reuse_arguments
 from graphc.passes.expand import expand
 from graphc.passes.fold import fold_constants
 from graphc.passes.fuse import Fused, fuse
@@ -100,15 +102,17 @@ def compile_graph(
     check_nan: bool = False,
     rewrite: Refine = lambda kernel: (kernel,),
     blocks: int = LIMITS.parallelism,
+    donated: Sequence[int] = (),
 ) -> Compiled:
     """A closed graph -> its schedule, with the arena not planned yet; ``rewrite`` is the backend's
-    part of it.
+    part of it, ``donated`` are the numbers of the inputs whose memory it may take.
     """
     graph = optimize(graph, name)
     lowered = lower(graph, check_nan=check_nan)
     limits = replace(LIMITS, parallelism=blocks)
     block = _block(lowered.program, lowered.table, rewrite, limits)
-    scheduled = make_schedule(block, name)
+    made = make_schedule(block, name)
+    scheduled = replace(made, schedule=reuse_arguments(made.schedule, donated))
     if _verifying():
         for call in scheduled.calls:
             if isinstance(call, KernelCall):
