@@ -68,7 +68,7 @@ def pack_operands(kernel: Kernel, target: Target) -> tuple[Kernel, ...]:
         if plan is not None:
             copy, kernel = plan.apply()
             made.append(copy)
-            kernel = _turned(kernel, made)
+        kernel = _turned(kernel, made)
     return (*made, kernel)
 
 
