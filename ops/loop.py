@@ -11,14 +11,15 @@ explicit input.
 
 ``index`` is the position in xs and ys, an int64 scalar; with ``reverse`` it runs from the end.
 
-The derivative of a loop is a loop the other way. It needs the carries as they were before each
-iteration: every loop is made with them as its last ys (``with_history``), and closing drops ys
-that nothing reads.
+The derivative of a loop is a loop the other way. It computes an iteration again from the carries as
+they were before it, but for its products, which are dear: every loop is made with both as its last
+ys (``with_history``), and closing drops ys that nothing reads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -195,28 +196,53 @@ def _loop_reference(arrays: Sequence[Array], attrs: Attrs, types: Types) -> Sequ
 
 
 def with_history(body: Graph, carries: int) -> Graph:
-    """``body`` that also returns every floating carry as it was before the iteration, where it does
-    not yet.
+    """``body`` that also returns what its derivative reads, where it does not yet: every carry as
+    it was before the iteration, and every product of what depends on one.
     """
     found = list(body.outputs)
-    for value in body.inputs[1 : 1 + carries]:
+    for value in _remembered(body, carries):
         if not any(y is value for y in body.outputs[carries:]):
             found.append(value)
     return Graph(body.inputs, tuple(found))
 
 
-def _history(node: Node) -> tuple[Value, ...]:
-    """The stacked carries before each iteration."""
+def _remembered(body: Graph, carries: int) -> list[Value]:
+    before = list(body.inputs[1 : 1 + carries])
+    carried = {id(v) for v in before}
+    products: list[Value] = []
+    for node in body.nodes:
+        if any(id(v) in carried for v in node.inputs):
+            carried.update(id(v) for v in node.outputs)
+            products += [v for v in node.outputs if node.op == "contract" and v.dtype.is_float]
+    return [*before, *products]
+
+
+def _history(node: Node) -> list[tuple[Value, Value]]:
+    """What a body remembers (its carries first), and the same of all iterations."""
     count, body = node.attrs["carries"], node.attrs["body"]
     source, full_body = node, with_history(body, count)
     if len(full_body.outputs) > len(body.outputs):
         source = apply_all("loop", *node.inputs, **{**node.attrs, "body": full_body})[0].node
     outputs = full_body.outputs
     found = []
-    for value in body.inputs[1 : 1 + count]:
+    for value in _remembered(body, count):
         place = next(i for i in range(count, len(outputs)) if outputs[i] is value)
-        found.append(source.outputs[place])
-    return tuple(found)
+        found.append((value, source.outputs[place]))
+    return found
+
+
+def _reading(
+    outputs: Sequence[Value], given: Mapping[Value, Value]
+) -> tuple[tuple[Value, ...], list[bool]]:
+    """The outputs computed from other values in place of some, and which of those are needed."""
+    replaced, read = dict(given), {id(v) for v in outputs}
+    for node in ancestors(outputs, given):
+        read.update(id(v) for v in node.inputs)
+        inputs = tuple(replaced.get(v, v) for v in node.inputs)
+        if any(a is not b for a, b in zip(inputs, node.inputs, strict=True)):
+            new = copy_with_types(node, inputs, node.attrs, node.types)
+            replaced.update(zip(node.outputs, new.outputs, strict=True))
+    return tuple(replaced.get(v, v) for v in outputs), [id(v) in read for v in given]
 
 
 def floats(values: Sequence[Value]) -> list[int]:
@@ -253,7 +279,10 @@ def _loop_vjp(node: Node, cotangents: Cotangents, transform: Transform) -> Cotan
     ct_ys = [argument(body.outputs[count + i].type) for i in used_ys]
     shared = [argument(v.type) for v in captured]
 
-    results = inline(body, (index, *before, *slices, *shared))
+    history = _history(node)
+    products = history[count:]
+    full = Graph(body.inputs, (*body.outputs, *(v for v, _ in products)))
+    results = inline(full, (index, *before, *slices, *shared))
     outputs = [results[i] for i in smooth_carries] + [results[count + i] for i in used_ys]
     wrt = [before[i] for i in smooth_carries] + [slices[i] for i in smooth_xs]
     wrt += [shared[i] for i in smooth_captures]
@@ -261,15 +290,20 @@ def _loop_vjp(node: Node, cotangents: Cotangents, transform: Transform) -> Cotan
     split = len(smooth_carries) + len(smooth_xs)
     new_sums = [a + b for a, b in zip(sums, found[split:], strict=True)]
     new = [*found[: len(smooth_carries)], *new_sums, *found[len(smooth_carries) : split]]
-    arguments = (index, *ct_carries, *sums, *before, *slices, *ct_ys, *shared)
-    backward, more = close_body(new, arguments)
+    computed = results[len(body.outputs) :]
+    known = [argument(v.type) for v in computed]
+    new_outputs, needed = _reading(new, dict(zip(computed, known, strict=True)))
+    kept = list(compress(known, needed))
+    arguments = (index, *ct_carries, *sums, *before, *slices, *ct_ys, *kept, *shared)
+    backward, more = close_body(new_outputs, arguments)
 
     start = [given_or_zero(cotangents[i], carried[i]) for i in smooth_carries]
     start += [_zero(captured[i]) for i in smooth_captures]
     xs = [
-        *_history(node),
+        *(v for _, v in history[:count]),
         *scanned,
         *(given_or_zero(cotangents[count + i], ys[i]) for i in used_ys),
+        *compress((stacked for _, stacked in products), needed),
     ]
     out = apply_all(
         "loop",

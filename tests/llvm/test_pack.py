@@ -85,6 +85,20 @@ def test_the_smaller_operand_is_packed() -> None:
     ]
 
 
+def test_columns_far_apart_are_turned_where_nothing_is_packed() -> None:
+    """The other operand runs in lanes as it is: 65 features, side by side."""
+    kernel = matmul(1024, 65, 512, "km", "kn")
+    turn, product = pack_operands(kernel, host_target())
+    assert [t.name for t in turn.inputs] == ["x"]
+    assert turn.outputs[0].type.shape == (1024, 512)
+    assert {t.name for t in product.inputs} == {"turned", "w", "b"}
+    rng = np.random.default_rng(4)
+    inputs = {t.name: rng.standard_normal(t.type.shape, np.float32) for t in kernel.inputs}
+    outputs = run_all((turn, product), inputs)
+    want = np.maximum(inputs["x"].T.astype(np.float64) @ inputs["w"] + inputs["b"], 0)
+    np.testing.assert_allclose(outputs["y"], want, rtol=2e-5, atol=2e-4)
+
+
 @pytest.mark.parametrize("rows", [96, 128, 133, 194])
 @pytest.mark.parametrize("k", [16, 100])
 def test_turned_products_equal_numpy(rows: int, k: int) -> None:

@@ -77,6 +77,24 @@ def test_gradients_of_weights_are_single_products(reverse: bool) -> None:
     assert forward.attrs["carries"] == 1
 
 
+def test_derivatives_read_the_products_of_an_iteration() -> None:
+    """What goes round is multiplied once: the derivative reads the results of the way there."""
+    values, arrays = inputs()
+
+    def cell(c: gc.Value, x: gc.Value) -> tuple[gc.Value, gc.Value]:
+        gate = ops.sigmoid(x @ values[2] + c @ values[3] + values[4])  # needs its argument again
+        return gate * c, c
+
+    last, _ = gc.scan(cell, values[1], values[0])
+    cost = (last * last).sum()
+    hoisted = check(values, [cost, *gc.grad(cost, values)], arrays)
+    recurrent = [
+        n for g in (hoisted, *(loop.attrs["body"] for loop in loops(hoisted))) for n in g.nodes
+        if n.op == "contract" and n.inputs[1].shape == (OUT, OUT)
+    ]  # fmt: skip
+    assert len(recurrent) == 2, "c @ u, and its cotangent"
+
+
 def test_second_derivatives_too() -> None:
     values, arrays = inputs()
     last, _ = network(*values)
