@@ -31,7 +31,7 @@ from graphc.kernel.terms import (
 )
 from graphc.passes.chunks import ceil_div
 from graphc.passes.fuse import Fused
-from graphc.passes.lower import masked
+from graphc.passes.lowering import masked
 from graphc.passes.numbers import Numbers
 from graphc.passes.pieces import Control, Piece, Program, Slot, Step, reach
 from graphc.passes.regions import Region

@@ -16,16 +16,13 @@ own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from graphc.graph import Graph, Node, Value
 from graphc.kernel.terms import Load, ScalarValue, Term
 from graphc.op import OPS
+from graphc.passes.lowering import Lowering
 from graphc.passes.pieces import Control, Inline, Program, Slot, Step, reach
 from graphc.types import Extent, TensorType, bool_, int64
-
-if TYPE_CHECKING:
-    from graphc.passes.lower import Lowering
 
 __all__ = ["lower_control"]
 
