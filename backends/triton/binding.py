@@ -16,6 +16,7 @@ from graphc.backends.triton.steps import (
     Step,
     Until,
     build_steps,
+    gate_words,
 )
 from graphc.errors import BackendError
 from graphc.memory import address_of
@@ -46,32 +47,35 @@ class Binding:
             elif buffer.kind in ("argument", "output"):
                 self.addresses[buffer.name] = self._new(bytes_of(buffer.type), buffer.name)
         cells = schedule.of_kind("cell")
-        self.cells = self._new(_CELL * (len(cells) + 1), "cells")
-        self.cell_bytes = _CELL * (len(cells) + 1)
-        self.error = self.cells
-        for n, buffer in enumerate(cells):
-            self.addresses[buffer.name] = self.cells + _CELL * (n + 1)
+        words = 1 + len(cells) + gate_words(schedule)
+        self.cell_bytes = _CELL * words
+        self.cells = self._new(self.cell_bytes, "cells")
+        self.error, *places = range(self.cells, self.cells + self.cell_bytes, _CELL)
+        for buffer, place in zip(cells, places, strict=False):
+            self.addresses[buffer.name] = place
         self.arguments = schedule.arguments
         self.outputs = schedule.outputs
         self.staging = [self.driver.host_array(bytes_of(b.type)) for b in schedule.arguments]
         self.word = self.driver.host_array(8).view(np.int64)
         self.kernels = kernels
-        self.steps = build_steps(schedule, self.kernels, self.addresses, self.error, self.driver)
+        gates = places[len(cells) :]
+        self.steps = build_steps(
+            schedule, kernels, self.addresses, self.error, gates, self.driver
+        )
 
     def _new(self, nbytes: int, what: str) -> int:
         address = self.driver.allocate(nbytes, f"{self.schedule.name}: {what}, {nbytes:,} bytes")
         self.owned.append(address)
         return address
 
-    def read_word(self, address: int, nbytes: int = 8) -> int:
-        """A cell's value, once everything before is done."""
-        self.word[0] = 0
-        self.driver.copy_out(address_of(self.word), address, nbytes)
+    def read_word(self, address: int) -> int:
+        """A word's value, once everything before is done."""
+        self.driver.copy_out(address_of(self.word), address, 8)
         self.driver.synchronize(self.schedule.name)
         return int(self.word[0])
 
-    def run(self, steps: Sequence[Step]) -> bool:
-        """Run steps; False where a check failed and the host stopped there."""
+    def run(self, steps: Sequence[Step]) -> None:
+        """Run steps. Where a check has failed the gates of loops and branches are shut."""
         for step in steps:
             match step:
                 case Graph(handle):
@@ -79,37 +83,13 @@ class Binding:
                 case Repeat(counter, length, inner):
                     for i in range(length):
                         self.driver.set_word(counter, i)
-                        if not self.run(inner):
-                            return False
+                        self.run(inner)
                     self.driver.set_word(counter, length)
-                case Until():
-                    if not self.until(step):
-                        return False
-                case Branch(predicate, then, otherwise):
-                    holds = self.read_word(predicate, self._width(predicate)) != 0
-                    if not self.run(then if holds else otherwise):
-                        return False
-        return True
-
-    def until(self, step: Until) -> bool:
-        count = 0
-        while step.limit is None or count < step.limit:
-            if step.counter is not None:
-                self.driver.set_word(step.counter, count)
-            if self.schedule.checks and self.read_word(self.error):
-                return False
-            if not self.read_word(step.predicate, self._width(step.predicate)):
-                break
-            if not self.run(step.steps):
-                return False
-            count += 1
-        if step.counter is not None:
-            self.driver.set_word(step.counter, count)
-        return True
-
-    def _width(self, address: int) -> int:
-        buffer = next(b for b in self.schedule.buffers if self.addresses.get(b.name) == address)
-        return buffer.type.dtype.itemsize
+                case Until(gate, inner):
+                    while not self.read_word(gate):
+                        self.run(inner)
+                case Branch(gate, then, otherwise):
+                    self.run(otherwise if self.read_word(gate) else then)
 
 
 def _release(driver: Driver, addresses: Sequence[int]) -> None:

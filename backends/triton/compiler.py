@@ -44,7 +44,7 @@ _FORMAT = "code with spills"
 
 @dataclass(frozen=True)
 class Job:
-    """A kernel to compile: for launches before the commit, or (guarded) after it."""
+    """A kernel to compile; a ``guarded`` one does nothing while a word is not zero."""
 
     kernel: Kernel
     guarded: bool = False

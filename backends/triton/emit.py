@@ -1,9 +1,10 @@
 """Kernel + Tiling -> a readable Triton source file, by walking its nest.
 
-The function's arguments are the inputs and outputs (pointers), sizes (i64), scalars (pointers), and
-where there are checks or the kernel is guarded the error word's pointer and the first check's id.
+The function's arguments are the inputs and outputs (pointers), sizes (i64), scalars (pointers),
+where there are checks the error word's pointer and the first check's id, and where the kernel is
+guarded a word's pointer: a *guarded* kernel does nothing while that word is not zero.
 A grid of one dimension numbers the blocks. An axis that fits in one tile is no loop: its points are
-a dimension of every value. A *guarded* kernel does nothing once the error word is set.
+a dimension of every value.
 """
 
 from __future__ import annotations
@@ -93,14 +94,14 @@ class _Emitter:
         self.whole: dict[str, Coordinate] = {}
         self.blocked: dict[str, Coordinate] = {}
         self.buffers: dict[Buffer, Tile] = {}
-        self.error = self.check_base = ""
+        self.error = self.check_base = self.guard = ""
 
     # -- the function
     def run(self) -> Emitted:
         arguments = self.arguments()
         names = ", ".join(name for name, _ in arguments)
         if self.guarded:
-            with self.k.block(f"if tl.load({self.error}) == 0:"):
+            with self.k.block(f"if tl.load({self.guard}) == 0:"):
                 self.body()
         else:
             self.body()
@@ -125,12 +126,13 @@ class _Emitter:
             pointer = self.source.fresh(f"{scalar.name}_at")
             scalars.append((scalar, pointer))
             found.append((pointer, f"*{_memory(scalar.dtype.short)}"))
-        if self.kernel.checks or self.guarded:
-            self.error = self.source.fresh("error")
-            found.append((self.error, "*i64"))
         if self.kernel.checks:
+            self.error = self.source.fresh("error")
             self.check_base = self.source.fresh("first_check")
-            found.append((self.check_base, "i64"))
+            found += [(self.error, "*i64"), (self.check_base, "i64")]
+        if self.guarded:
+            self.guard = self.source.fresh("guard")
+            found.append((self.guard, "*i64"))
         self.pending = scalars
         return tuple(found)
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from graphc.backends.triton.compiler import CompiledKernel
 from graphc.backends.triton.emit import Emitted
-from graphc.backends.triton.jobs import Key, key_of_part, parts_of
+from graphc.backends.triton.jobs import Key, Launching, kernels_of, key_of_part, parts_of
 from graphc.backends.triton.tiling import GpuTiling
 from graphc.backends.triton.toolchain import Code, Target
 from graphc.errors import CacheError, GraphcError
@@ -77,27 +77,36 @@ def _launches(
     if not schedule.sizes:
         lines.append(f"arena of {schedule.arena_bytes:,} bytes")
 
-    def walk(body: Body, indent: str, committed: bool) -> None:
+    def launched(statement: Launching, indent: str, guarded: bool) -> None:
+        for part in parts_of(schedule, statement):
+            key = key_of_part(schedule, statement, part, guarded)
+            lines.append(f"{indent}    {_line(stems[key], kernels[key])}")
+
+    def walk(body: Body, indent: str, guarded: bool) -> None:
         for statement in body:
             match statement:
                 case Launch() | Copy():
                     lines.append(indent + print_statement(statement))
-                    for part in parts_of(schedule, statement):
-                        key = key_of_part(schedule, statement, part, committed)
-                        lines.append(f"{indent}    {_line(stems[key], kernels[key])}")
-                case Loop() | While():
+                    launched(statement, indent, guarded)
+                case Loop():
                     lines.append(indent + print_statement(statement).split("\n")[0])
-                    walk(statement.body, indent + "  ", committed)
+                    walk(statement.body, indent + "  ", guarded)
+                    lines.append(indent + "}")
+                case While():
+                    lines.append(indent + print_statement(statement).split("\n")[0])
+                    launched(statement, indent, False)
+                    walk(statement.body, indent + "  ", True)
                     lines.append(indent + "}")
                 case If():
                     lines.append(indent + print_statement(statement).split("\n")[0])
-                    walk(statement.then, indent + "  ", committed)
+                    launched(statement, indent, False)
+                    walk(statement.then, indent + "  ", True)
                     lines.append(indent + "} else {")
-                    walk(statement.otherwise, indent + "  ", committed)
+                    walk(statement.otherwise, indent + "  ", True)
                     lines.append(indent + "}")
                 case Commit():
                     lines.append(indent + "commit")
-                    committed = True
+                    guarded = guarded or bool(schedule.checks)
                 case Barrier():
                     lines.append(indent + "barrier")
 
@@ -126,35 +135,10 @@ def kernels_of_files(
         }
         return {
             key: _kernel(found[key], kernel, target, files)
-            for key, kernel in _wanted(schedule).items()
+            for key, kernel in kernels_of(schedule).items()
         }
     except (KeyError, TypeError, ValueError, GraphcError) as error:
         raise CacheError(f"the export does not fit its schedule: {error!r}") from None
-
-
-def _wanted(schedule: Schedule) -> dict[Key, Kernel]:
-    """Every kernel that the schedule launches."""
-    wanted: dict[Key, Kernel] = {}
-
-    def walk(body: Body, committed: bool) -> None:
-        for statement in body:
-            match statement:
-                case Launch() | Copy():
-                    for part in parts_of(schedule, statement):
-                        key = key_of_part(schedule, statement, part, committed)
-                        wanted[key] = part.kernel
-                case Loop() | While():
-                    walk(statement.body, committed)
-                case If():
-                    walk(statement.then, committed)
-                    walk(statement.otherwise, committed)
-                case Commit():
-                    committed = True
-                case Barrier():
-                    pass
-
-    walk(schedule.body, False)
-    return wanted
 
 
 def _kernel(
@@ -164,7 +148,7 @@ def _kernel(
     stem, warps, shared = str(entry["file"]), int(entry["warps"]), int(entry["shared"])
     arguments = tuple((str(name), str(kind)) for name, kind in entry["arguments"])
     tensors = len(kernel.inputs) + len(kernel.outputs) + len(kernel.sizes) + len(kernel.scalars)
-    words = tensors + bool(kernel.checks or entry["guarded"]) + bool(kernel.checks)
+    words = tensors + 2 * bool(kernel.checks) + bool(entry["guarded"])
     if len(arguments) != words:
         raise ValueError(f"{stem} takes {len(arguments)} words, the launch passes {words}")
     if not 1 <= warps <= 32 or not 0 <= shared <= target.shared:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from graphc.backends.triton.compiler import Job
+from graphc.backends.triton.gates import gate_kernel
 from graphc.backends.triton.routines import Launches, routine_kernels
 from graphc.backends.triton.tiling import GpuTiling
 from graphc.kernel.parser import parse_kernel
@@ -12,7 +13,7 @@ from graphc.kernel.terms import Kernel
 from graphc.records import dataclass
 from graphc.schedule import Barrier, Body, Commit, Copy, If, Launch, Loop, Schedule, While
 
-__all__ = ["Key", "Part", "jobs_of", "key_of_part", "parts_of"]
+__all__ = ["Key", "Launching", "Part", "jobs_of", "kernels_of", "key_of_part", "parts_of"]
 
 _COPY = """kernel copy
   size N 1..
@@ -25,27 +26,33 @@ _COPY = """kernel copy
 #: a kernel's or routine's name, the number of its part, and whether it is guarded
 Key = tuple[str, int, bool]
 
+#: statements that launch kernels; loops and branches launch their gates
+Launching = Launch | Copy | While | If
+
 
 def jobs_of(
     schedule: Schedule,
     precision: str = "ieee",
     tilings: Mapping[str, GpuTiling] | None = None,
 ) -> dict[Key, Job]:
-    """What to compile: each kernel as it is launched, before the commit or (guarded) after it.
+    """What to compile: each kernel as it is launched, guarded or not.
 
     ``tilings`` by kernel's name replace those that would be chosen.
     """
     given = tilings or {}
-    jobs: dict[Key, Job] = {}
-    guards = bool(schedule.checks)
-    for statement, committed in _placed(schedule.body):
+    return {
+        key: Job(kernel, key[-1], precision, given.get(kernel.name))
+        for key, kernel in kernels_of(schedule).items()
+    }
+
+
+def kernels_of(schedule: Schedule) -> dict[Key, Kernel]:
+    """Every kernel that a schedule launches, once for each way to launch it."""
+    found: dict[Key, Kernel] = {}
+    for statement, guarded in _placed(schedule.body, bool(schedule.checks), False):
         for part in parts_of(schedule, statement):
-            key = key_of_part(schedule, statement, part, committed)
-            if key not in jobs:
-                jobs[key] = Job(
-                    part.kernel, committed and guards, precision, given.get(part.kernel.name)
-                )
-    return jobs
+            found.setdefault(key_of_part(schedule, statement, part, guarded), part.kernel)
+    return found
 
 
 @dataclass(frozen=True)
@@ -61,8 +68,13 @@ class Part:
     launches: Launches | None = None
 
 
-def parts_of(schedule: Schedule, statement: Launch | Copy) -> tuple[Part, ...]:
-    """The kernels that a launch or copy runs, one after the other's start."""
+def parts_of(schedule: Schedule, statement: Launching) -> tuple[Part, ...]:
+    """The kernels that a launch or copy runs, one after the other's start; the gate of a loop or a
+    branch, whose cells are the caller's.
+    """
+    if isinstance(statement, (While, If)):
+        kernel = gate_kernel(statement, schedule.buffer[statement.predicate].type.dtype)
+        return (Part(kernel, (statement.predicate,), ()),)
     if isinstance(statement, Copy):
         short = schedule.buffer[statement.source].type.dtype.short
         kernel = parse_kernel(_COPY.format(short))
@@ -85,31 +97,38 @@ def parts_of(schedule: Schedule, statement: Launch | Copy) -> tuple[Part, ...]:
     )
 
 
-def key_of_part(
-    schedule: Schedule, statement: Launch | Copy, part: Part, committed: bool
-) -> Key:
-    if isinstance(statement, Launch):
-        name = statement.kernel
-    else:
-        name = f"copy {schedule.buffer[statement.source].type.dtype.short}"
-    return name, part.number, committed and bool(schedule.checks)
+def key_of_part(schedule: Schedule, statement: Launching, part: Part, guarded: bool) -> Key:
+    """The key of what a statement launches, where it lies. Gates are not guarded: they decide."""
+    match statement:
+        case Launch():
+            return statement.kernel, part.number, guarded
+        case Copy():
+            short = schedule.buffer[statement.source].type.dtype.short
+            return f"copy {short}", part.number, guarded
+        case While() | If():
+            short = schedule.buffer[statement.predicate].type.dtype.short
+            return f"{part.kernel.name} {short}", part.number, False
 
 
-def _placed(body: Body) -> list[tuple[Launch | Copy, bool]]:
-    """The launches and copies of a body, and whether they come after the commit."""
-    found: list[tuple[Launch | Copy, bool]] = []
-    committed = False
+def _placed(body: Body, checked: bool, guarded: bool) -> list[tuple[Launching, bool]]:
+    """What a body launches, and whether it is guarded: in loops and branches that the device
+    decides, and after the commit where there are checks.
+    """
+    found: list[tuple[Launching, bool]] = []
     for statement in body:
         match statement:
             case Launch() | Copy():
-                found.append((statement, committed))
+                found.append((statement, guarded))
             case Commit():
-                committed = True
-            case Loop() | While():
-                found += [(s, committed or after) for s, after in _placed(statement.body)]
+                guarded = guarded or checked
+            case Loop():
+                found += _placed(statement.body, checked, guarded)
+            case While():
+                found += [(statement, False), *_placed(statement.body, checked, True)]
             case If():
-                inner = _placed(statement.then) + _placed(statement.otherwise)
-                found += [(s, committed or after) for s, after in inner]
+                found.append((statement, False))
+                for side in (statement.then, statement.otherwise):
+                    found += _placed(side, checked, True)
             case Barrier():
                 pass
     return found

@@ -25,7 +25,7 @@ from graphc.backends.triton.compiler import CompiledKernel, compile_kernels
 from graphc.backends.triton.driver import Driver, Function
 from graphc.backends.triton.emit import CHECK_LIMIT
 from graphc.backends.triton.inspection import Inspected
-from graphc.backends.triton.jobs import Key, jobs_of, key_of_part, parts_of
+from graphc.backends.triton.jobs import Key, Launching, jobs_of, key_of_part, parts_of
 from graphc.backends.triton.states import device_state
 from graphc.backends.triton.steps import Loaded, kernel_runs
 from graphc.backends.triton.tiling import GpuTiling
@@ -118,11 +118,11 @@ class Program(Inspected):
         weakref.finalize(self, self.driver.free, address)
         return address
 
-    def kernels_of(self, statement: Launch | Copy, committed: bool) -> list[Loaded]:
-        """The compiled kernels of a launch or copy, and the buffers each takes."""
+    def kernels_of(self, statement: Launching, guarded: bool) -> list[Loaded]:
+        """The compiled kernels of a statement, and the buffers each takes."""
         found = []
         for part in parts_of(self.schedule, statement):
-            key = key_of_part(self.schedule, statement, part, committed)
+            key = key_of_part(self.schedule, statement, part, guarded)
             found.append(
                 Loaded(self.kernels[key], self._functions[key], part.kernel,
                        (*part.inputs, *part.outputs), part.launches)
@@ -188,8 +188,8 @@ class Program(Inspected):
                     state.send(buffer)
             self._stage(binding, args)
             self.driver.clear(binding.cells, binding.cell_bytes)
-            finished = binding.run(binding.steps)
-            if self.schedule.checks or not finished:
+            binding.run(binding.steps)
+            if self.schedule.checks:
                 self._raise_failed(binding)
             for buffer, state, written in self._held:
                 if written:

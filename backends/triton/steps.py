@@ -1,17 +1,22 @@
 """A schedule with known sizes -> graphs and what the host does between them.
 
 Launches between two joins run concurrently; a loop of known length is unrolled into one graph up to
-``MOST_NODES`` nodes. Longer loops, ``while`` and ``if`` are driven by the host: it sets the
-counter's cell, reads the predicate, and launches the body's graphs.
+``MOST_NODES`` nodes, longer ones are driven by the host. Branches are decided by the device, and so
+are the turns of a ``while`` loop (``gates.py``): a graph has several of them, those past the loop's
+end do nothing, and the host reads one word to know whether to launch the graph again. A loop with a
+loop or branch inside that does not fit in a graph has one turn between two looks of the host.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Union
 
 from graphc.backends.triton.compiler import CompiledKernel
 from graphc.backends.triton.driver import Driver, Function, Parameters
+from graphc.backends.triton.gates import ENDLESS
+from graphc.backends.triton.jobs import Launching
 from graphc.backends.triton.routines import Launches
 from graphc.errors import BackendError
 from graphc.kernel.terms import Kernel
@@ -41,11 +46,16 @@ __all__ = [
     "Step",
     "Until",
     "build_steps",
+    "gate_words",
     "kernel_runs",
 ]
 
 #: nodes of one graph beyond which a loop is driven by the host
 MOST_NODES = 4096
+#: turns of a ``while`` loop in one graph, and the nodes that they may have together
+MOST_TURNS, MOST_TURN_NODES = 16, 256
+#: nodes of a branch beyond which the host asks which side to launch
+MOST_SKIPPED = 64
 
 
 @dataclass(frozen=True)
@@ -78,19 +88,17 @@ class Repeat:
 
 @dataclass(frozen=True)
 class Until:
-    """Run ``steps`` while the predicate's cell is not zero, at most ``limit`` times."""
+    """Run ``steps`` until the word at ``gate`` is not zero."""
 
-    predicate: int
-    counter: int | None
-    limit: int | None
+    gate: int
     steps: tuple[Step, ...]
 
 
 @dataclass(frozen=True)
 class Branch:
-    """Run one of two lists of steps, by the predicate's cell."""
+    """Run one of two lists of steps: the first one where the word at ``gate`` is zero."""
 
-    predicate: int
+    gate: int
     then: tuple[Step, ...]
     otherwise: tuple[Step, ...]
 
@@ -109,15 +117,23 @@ class Loaded:
     launches: Launches | None = None
 
 
-#: what a launch or copy runs, before (False) or after (True) the commit
-Kernels = Callable[[Launch | Copy, bool], Sequence[Loaded]]
+#: what a statement runs, guarded or not
+Kernels = Callable[[Launching, bool], Sequence[Loaded]]
+
+
+def gate_words(schedule: Schedule) -> int:
+    """How many words ``build_steps`` needs for gates."""
+    return 2 * sum(isinstance(s, (While, If)) for s in walk(schedule.body))
 
 
 def build_steps(
-    schedule: Schedule, kernels: Kernels, addresses: Mapping[str, int], error: int, driver: Driver
+    schedule: Schedule, kernels: Kernels, addresses: Mapping[str, int], error: int,
+    gates: Sequence[int], driver: Driver,
 ) -> tuple[Step, ...]:
-    """The steps of a bound schedule. ``addresses`` are those of all buffers on the device."""
-    return _Builder(schedule, kernels, addresses, error, driver).whole()
+    """The steps of a bound schedule. ``addresses`` are those of all buffers on the device,
+    ``error`` and ``gates`` those of words.
+    """
+    return _Builder(schedule, kernels, addresses, error, driver, gates).whole()
 
 
 def kernel_runs(
@@ -130,7 +146,7 @@ def kernel_runs(
         if isinstance(statement, Launch | Copy):
             runs += builder.ready(statement)
         elif isinstance(statement, Commit):
-            builder.committed = True
+            builder.commit()
         elif not isinstance(statement, Barrier):
             raise BackendError(
                 f"{schedule.name}: programs with loops or branches cannot be profiled on the device"
@@ -141,11 +157,15 @@ def kernel_runs(
 class _Builder:
     def __init__(
         self, schedule: Schedule, kernels: Kernels, addresses: Mapping[str, int], error: int,
-        driver: Driver,
+        driver: Driver, gates: Sequence[int] = (),
     ) -> None:
         self.schedule, self.kernels = schedule, kernels
         self.addresses, self.error, self.driver = addresses, error, driver
-        self.committed = False
+        controls = [s for s in walk(schedule.body) if isinstance(s, (While, If))]
+        pairs = zip(gates[::2], gates[1::2], strict=True)
+        self.gates = {id(s): pair for s, pair in zip(controls, pairs, strict=False)}
+        self.guard = error
+        self.guarded = False
         self.steps: list[Step] = []
         self.graph: Any = None
         self.nodes = 0
@@ -170,31 +190,23 @@ class _Builder:
     def control(self, statement: Statement) -> None:
         match statement:
             case Commit():
-                self.committed = True
+                self.commit()
             case Loop():
                 self.loop(statement)
             case While():
-                self.close()
-                counter = statement.counter
-                self.steps.append(
-                    Until(
-                        self.addresses[statement.predicate],
-                        None if counter is None else self.addresses[counter],
-                        None if statement.max_steps is None else _known(statement.max_steps),
-                        self.inner(statement.body),
-                    )
-                )
+                self.turns(statement)
             case If():
-                self.close()
-                sides = self.inner(statement.then), self.inner(statement.otherwise)
-                self.steps.append(Branch(self.addresses[statement.predicate], *sides))
+                self.branch(statement)
             case Barrier() | Launch() | Copy():
                 pass
 
+    def commit(self) -> None:
+        self.guarded = self.guarded or bool(self.schedule.checks)
+
     def loop(self, loop: Loop) -> None:
         length, cell = max(0, _known(loop.length)), self.addresses[loop.counter]
-        simple = not any(isinstance(s, While | If) for s in walk(loop.body))
-        if simple and self.nodes + length * _nodes_of(loop.body) <= MOST_NODES:
+        nodes = _nodes_of(loop.body)
+        if nodes is not None and self.nodes + length * nodes <= MOST_NODES:
             for i in range(length):
                 self.word(cell, i)
                 self.body(loop.body)
@@ -203,10 +215,73 @@ class _Builder:
         self.close()
         self.steps.append(Repeat(cell, length, self.inner(loop.body)))
 
-    def inner(self, body: Body) -> tuple[Step, ...]:
+    def turns(self, loop: While) -> None:
+        """A ``while`` loop: see ``gates.py``."""
+        gate, own = self.gates[id(loop)]
+        count = own if loop.counter is None else self.addresses[loop.counter]
+        limit = ENDLESS if loop.max_steps is None else max(0, _known(loop.max_steps))
+        outer = self.guard
+        turn = [self.addresses[loop.predicate], outer, gate, count, gate, count, limit]
+        together, whole = _turns(loop)
+
+        def some_turns() -> None:
+            for _ in range(together):
+                with self.guarded_by(gate):
+                    self.body(loop.body)
+                self.decide(loop, turn)
+
+        self.word(count, 0)
+        self.word(gate, 1)
+        self.decide(loop, turn)
+        if whole:
+            some_turns()
+            return
+        self.close()
+        self.steps.append(Until(gate, self.inner(some_turns)))
+
+    def branch(self, branch: If) -> None:
+        """Both sides, each guarded, or the one that the host finds to be taken."""
+        gates = self.gates[id(branch)]
+        sides = branch.then, branch.otherwise
+        self.decide(branch, [self.addresses[branch.predicate], self.guard, *gates])
+        if _nodes_of((branch,)) is not None:
+            for gate, side in zip(gates, sides, strict=True):
+                with self.guarded_by(gate):
+                    self.body(side)
+            return
+        self.close()
+        found = []
+        for gate, side in zip(gates, sides, strict=True):
+            with self.guarded_by(gate):
+                found.append(self.inner(side))
+        self.steps.append(Branch(gates[0], *found))
+
+    @contextmanager
+    def guarded_by(self, gate: int) -> Iterator[None]:
+        """What is launched meanwhile does nothing while the word at ``gate`` is not zero."""
+        before = self.guard, self.guarded
+        self.guard, self.guarded = gate, True
+        yield
+        self.guard, self.guarded = before
+
+    def decide(self, statement: While | If, words: list[int]) -> None:
+        """A node that writes the statement's gates."""
+        (loaded,) = self.kernels(statement, False)
+        label = f"{loaded.kernel.name} {statement.predicate}"
+        parameters = _parameters(loaded.compiled, words, label)
+        node = self.driver.add_kernel(
+            self.open(), self.last, loaded.function, 1, parameters, label
+        )
+        self.last = [node]
+        self.nodes += 1
+
+    def inner(self, body: Body | Callable[[], None]) -> tuple[Step, ...]:
         """The steps of a body that the host drives, with graphs of their own."""
         outer, self.steps = self.steps, []
-        self.body(body)
+        if callable(body):
+            body()
+        else:
+            self.body(body)
         self.close()
         made, self.steps = tuple(self.steps), outer
         return made
@@ -258,7 +333,7 @@ class _Builder:
             sizes = [_known(e) for e in statement.sizes]
             where = "" if statement.source is None else f" ({statement.source})"
             label = f"kernel {statement.kernel}{where}"
-        loaded = self.kernels(statement, self.committed)
+        loaded = self.kernels(statement, self.guarded)
         runs = [
             self.run(statement, one, own, label)
             for one in loaded
@@ -275,8 +350,10 @@ class _Builder:
         words = [self.addresses[name] for name in loaded.buffers] + sizes
         if isinstance(statement, Launch):
             words += [self.addresses[name] for name in statement.scalars]
-        base = statement.check_base if isinstance(statement, Launch) else 0
-        words += [self.error, base][: len(emitted.arguments) - len(words)]
+            if loaded.kernel.checks:
+                words += [self.error, statement.check_base]
+        if self.guarded:
+            words.append(self.guard)
         parameters = _parameters(loaded.compiled, words, label)
         return KernelRun(statement, loaded.function, grid, parameters, label)
 
@@ -289,10 +366,37 @@ def _parameters(compiled: CompiledKernel, words: list[int], label: str) -> Param
     return Parameters(words + [0] * (len(wanted) - len(words)))
 
 
-def _nodes_of(body: Body) -> int:
-    return 2 + sum(
-        max(0, _known(s.length)) * _nodes_of(s.body) if isinstance(s, Loop) else 2 for s in body
-    )
+def _nodes_of(body: Body) -> int | None:
+    """About how many nodes a body has, or None where the host must look at a word meanwhile."""
+    total = 2
+    for statement in body:
+        match statement:
+            case Loop():
+                times, inner = max(0, _known(statement.length)), _nodes_of(statement.body)
+            case While():
+                times, whole = _turns(statement)
+                inner = _nodes_of(statement.body) if whole else None
+            case If():
+                sides = _nodes_of(statement.then), _nodes_of(statement.otherwise)
+                times, inner = 1, None if None in sides else sum(n for n in sides if n is not None)
+                if inner is not None and inner > MOST_SKIPPED:
+                    inner = None
+            case _:
+                times, inner = 1, 2
+        if inner is None:
+            return None
+        total += times * inner
+    return total if total <= MOST_NODES else None
+
+
+def _turns(loop: While) -> tuple[int, bool]:
+    """How many turns a graph has, and whether the loop has no more than these."""
+    nodes = _nodes_of(loop.body)
+    if nodes is None:
+        return 1, False
+    most = max(1, min(MOST_TURNS, MOST_TURN_NODES // (nodes + 1)))
+    limit = None if loop.max_steps is None else max(0, _known(loop.max_steps))
+    return (most, False) if limit is None or limit > most else (limit, True)
 
 
 def _known(extent: object) -> int:

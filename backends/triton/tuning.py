@@ -123,7 +123,7 @@ class _Bench:
         words += [address for address, _ in self.outputs]
         for scalar in self.kernel.scalars:
             words.append(self._sent(_values(generator, (), scalar.dtype)))
-        self.words = [*words, self._new(8), CHECK_LIMIT]
+        self.words = [*words, self._new(8), CHECK_LIMIT, self._new(8)]  # error, id, guard
         return self
 
     def __exit__(self, *_: object) -> None:

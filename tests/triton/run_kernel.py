@@ -44,10 +44,10 @@ def run_kernel(
     values += [*outputs.values(), *(bound[s.name] for s in kernel.sizes)]
     given = dict(scalars or {})
     values += [np.array([given[s.name]], s.dtype.numpy) for s in kernel.scalars]
-    if kernel.checks or guarded:
-        values.append(word)
     if kernel.checks:
-        values.append(0)
+        values += [word, 0]
+    if guarded:
+        values.append(word)
     run(emitted.text, emitted.symbol, grid_of(emitted, bound), values, directory)
     return outputs, int(CHECK_LIMIT - word[0] + 1) if word[0] else 0
 

@@ -184,17 +184,20 @@ class Pair(NamedTuple):
 def test_routines_loops_and_branches_are_kept(monkeypatch: Any, tmp_path: Path) -> None:
     x = gc.observed("x", (32,))
     grown, _ = gc.scan(lambda c, v: (c * 0.5 + v, c), ops.zeros(()), x)
-    outputs = Pair([ops.sort(x)], gc.cond(x.sum() > 0, lambda: grown, lambda: -grown))
+    turned = gc.while_loop(lambda v: v < 100.0, lambda v: v * 2.0, x[0] * x[0] + 1.0)
+    outputs = Pair([ops.sort(x), turned], gc.cond(x.sum() > 0, lambda: grown, lambda: -grown))
     gc.compile([x], outputs, target="sm_90").save(tmp_path / "kept")
     plan = (tmp_path / "kept" / "launches.txt").read_text()
     assert "if " in plan
     assert "loop " in plan
+    assert "while " in plan
     on_mock(monkeypatch, tmp_path)
     back = gc.load_executable(tmp_path / "kept", trust=True)
     for sign in (1, -1):
         values = sign * np.abs(IMAGES.reshape(-1)[:32])
         got, wanted = back(values), gc.compile([x], outputs, backend="llvm")(values)
         np.testing.assert_array_equal(np.asarray(got["left"][0]), np.sort(values))
+        np.testing.assert_allclose(np.asarray(got["left"][1]), wanted.left[1], rtol=1e-6)
         np.testing.assert_allclose(np.asarray(got["right"]), wanted.right, rtol=1e-5)
 
 

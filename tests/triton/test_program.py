@@ -160,6 +160,83 @@ def test_while_and_cond_read_their_predicates(device) -> None:
         assert [float(v) for v in got] == [wanted, value + 1 if value > 3 else value - 1]
 
 
+def looks(device) -> int:
+    """How often the host waited for a word."""
+    return sum(entry[0] == "copy out" and entry[2] == 8 for entry in device.log)
+
+
+def test_a_branch_asks_the_host_nothing(device) -> None:
+    x = gc.observed("x", (4,))
+    inner = lambda a: gc.cond(a.sum() > 9.0, lambda: a * 10.0, lambda: a * 100.0)  # noqa: E731
+    program = gc.compile([x], gc.cond(x.sum() > 3.0, inner, lambda a: a - 1.0, x), backend="triton")
+    for value, wanted in ((0.5, -0.5), (1.0, 100.0), (3.0, 30.0)):
+        device.log.clear()
+        got = np.asarray(program(np.full(4, value, np.float32)))
+        kinds = [entry[0] for entry in device.log]
+        assert (kinds.count("graph"), kinds.count("synchronize")) == (1, 2)
+        np.testing.assert_array_equal(got, np.float32(wanted))
+
+
+@pytest.mark.parametrize("steps", [0, 1, 15, 16, 17, 40])
+def test_a_loop_asks_once_in_sixteen_turns(device, monkeypatch, steps) -> None:
+    from graphc.backends.triton import steps as module
+
+    monkeypatch.setattr(module, "MOST_TURN_NODES", 1 << 10)
+    x = gc.observed("x", ())
+    got = gc.while_loop(lambda a: a < 0.0, lambda a: a + 1.0, x)
+    program = gc.compile([x], got, backend="triton")
+    device.log.clear()
+    out = program(np.float32(-steps))
+    assert looks(device) == 1 + -(-steps // 16)
+    assert float(out) == 0.0
+
+
+def test_a_loop_of_few_turns_asks_nothing(device) -> None:
+    x = gc.observed("x", (3,))
+    got = gc.while_loop(lambda a: a.sum() < 10.0, lambda a: a * 2.0, x, max_steps=4)
+    slope = gc.grad(got.sum(), x)
+    program = gc.compile([x], [got, slope], backend="triton")
+    theirs = gc.compile([x], [got, slope], backend="llvm")
+    for value in (0.01, 1.0, 50.0):
+        given = np.full(3, value, np.float32)
+        device.log.clear()
+        found = program(given)
+        assert looks(device) == 0
+        for mine, other in zip(found, theirs(given), strict=True):
+            np.testing.assert_array_equal(np.asarray(mine), other)
+
+
+def test_loops_in_loops_and_branches_in_loops(device) -> None:
+    x = gc.observed("x", ())
+
+    def outer(a):
+        grown = gc.while_loop(lambda b: b < a * 3.0, lambda b: b + 1.0, a)
+        return gc.cond(grown > 20.0, lambda: grown + 0.5, lambda: grown)
+
+    out = gc.while_loop(lambda a: a < 30.0, outer, x)
+    ours, theirs = (gc.compile([x], out, backend=b) for b in ("triton", "llvm"))
+    for value in (1.0, 7.25, 31.0):
+        assert float(ours(np.float32(value))) == float(theirs(np.float32(value)))
+
+
+def test_a_check_that_fails_in_a_loop_ends_it(device) -> None:
+    x, table = gc.observed("x", (), gc.int64), gc.parameter(np.arange(4, dtype=np.float32))
+    walk = gc.while_loop(
+        lambda c: c[0] < 100,
+        lambda c: (c[0] + 1, c[1] + table[c[0]]),
+        (x, gc.ops.zeros(())),
+    )
+    count = gc.state(np.zeros((), np.float32))
+    program = gc.compile([x], walk, {count: count + 1.0}, backend="triton")
+    device.log.clear()
+    with pytest.raises(gc.RuntimeCheckError, match="outside"):
+        program(np.int64(0))
+    assert count.numpy() == 0.0
+    assert looks(device) <= 3
+    assert [float(v) for v in program(np.int64(100))] == [100.0, 0.0]
+    assert count.numpy() == 1.0
+
+
 def test_run_time_sizes_need_no_new_code(device) -> None:
     batch = gc.Dim("B", specialize=False)
     x = gc.observed("x", (batch, 5))
