@@ -35,8 +35,10 @@ def split(
     arrays = tuple(np.asarray(a) for a in arrays)
     rows = row_count("split", arrays)
     shares = np.asarray(fractions, dtype=np.float64)
-    if shares.ndim != 1 or (shares <= 0).any() or abs(shares.sum() - 1) > 1e-9:
+    if shares.ndim != 1 or not (shares > 0).all() or abs(shares.sum() - 1) > 1e-9:
         raise ValueError(f"split: fractions are positive and add up to 1, not {tuple(fractions)}")
+    if not rows:
+        raise ValueError("split: there are no rows")
     classes = np.zeros(rows, np.int64) if stratify is None else np.asarray(stratify)
     if classes.shape != (rows,):
         raise ValueError(f"split: stratify has shape {classes.shape}, expected ({rows},)")

@@ -68,6 +68,8 @@ def balanced(*arrays_then_size: NDArray[Any] | int, labels: ArrayLike, seed: int
     given = np.asarray(labels)
     if given.shape != (row_count("balanced", held),):
         raise ValueError(f"balanced: labels have shape {given.shape}, one for each row is needed")
+    if not given.size:
+        raise ValueError("balanced: there are no rows")
     return Balanced(held, given, int(size), seed)
 
 

@@ -39,6 +39,8 @@ def clip_by_global_norm(gradients: Any, max_norm: float) -> Any:
     >>> clip_by_global_norm([g], 1.0)[0].type
     f32[3]
     """
+    if not max_norm >= 0:
+        raise ValueError(f"clip_by_global_norm: expected a number >= 0, got {max_norm}")
     norm = global_norm(gradients)
     scale = ops.minimum(max_norm / (norm + 1e-6), 1.0)
     return tree.map(lambda g: g * scale.astype(g.dtype), gradients)

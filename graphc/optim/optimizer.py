@@ -97,7 +97,7 @@ class Optimizer:
     def _check(self, options: Mapping[str, Any]) -> None:
         """Refuse options outside of their range: betas of [0, 1), what must not be negative."""
         for key, value in options.items():
-            numbers = value if isinstance(value, tuple) else (value,)
+            numbers = value if isinstance(value, (tuple, list)) else (value,)
             if key in _DECAYS and not all(0.0 <= b < 1.0 for b in numbers):
                 raise ValueError(f"{self._name}: {key} must be in [0, 1), got {value}")
             if key in _NOT_NEGATIVE and value < 0:
@@ -184,6 +184,8 @@ class Optimizer:
                 "make the optimizer with a number, or with a gc.state of your own",
                 here(),
             )
+        if not value >= 0.0:
+            raise ValueError(f"{self._name}.lr: expected a number >= 0, got {value!r}")
         rate.set(float(value))
 
     @property

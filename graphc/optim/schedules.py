@@ -111,6 +111,8 @@ def one_cycle(
     Both ways along a cosine (Smith, Topin, "Super-Convergence", 2018).
     """
     _positive(total_steps=total_steps)
+    if not 0.0 <= pct_start <= 1.0:
+        raise ValueError(f"one_cycle: pct_start is a share in [0, 1], not {pct_start}")
     first = max_lr / div_factor
     top = pct_start * total_steps - 1.0
     last = total_steps - 1.0
@@ -166,7 +168,9 @@ def _positive(**numbers: int) -> None:
 
 
 def _progress(t: Value, begin: float, end: float) -> Value:
-    """0 until ``begin``, 1 from ``end`` on, a line between."""
+    """0 until ``begin``, 1 from ``end`` on, a line between (without any where they are one)."""
+    if begin == end:
+        return (t.astype(float64) >= end).astype(float64)
     return ops.clip((t.astype(float64) - begin) / (end - begin), 0.0, 1.0)
 
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
+from operator import length_hint
 from typing import Any, Protocol
 
 from graphc import tree
@@ -138,6 +139,13 @@ def fit(
     (4, 2, True)
     """
     _check_arguments(epochs, evaluate, monitor, patience, keep_best)
+    tested = () if evaluate is None else evaluate[1]
+    for what, given in (("batches", batches), ("the batches of evaluate", tested)):
+        if epochs > 1 and isinstance(given, Iterator):
+            raise ValueError(
+                f"fit: {what} are a {type(given).__name__}, which gives its items once, and there "
+                f"are {epochs} epochs: give something that can be iterated anew, as data.batches"
+            )
     keep = _saver(save)
     watch = _Monitor(monitor, larger_is_better, keep_best)
     done: list[Epoch] = []
@@ -270,4 +278,6 @@ def _measure(measures: Any, name: str | None) -> float:
 
 
 def _length(batches: Iterable[Any]) -> int | None:
-    return len(batches) if isinstance(batches, Sized) else None
+    """How many there are; None where it is not known, as of a generator that a thread reads."""
+    known = length_hint(batches, -1)
+    return None if known < 0 else known

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from graphc import tree
+from graphc.errors import ShapeError
 from graphc.graph import Value
 from graphc.operators import call
+from graphc.source import here
 from graphc.types import float32
 
 __all__ = ["Means", "accuracy", "as_arguments", "confusion_matrix", "evaluate", "f1_score"]
@@ -22,6 +24,12 @@ def accuracy(logits: Value, labels: Value) -> Value:
     ``logits`` are ``[..., classes]``, ``labels`` integers ``[...]``. Of equal logits the first one
     counts, as in NumPy's argmax. Not differentiable.
     """
+    if labels.shape != logits.shape[:-1] or labels.dtype.kind not in "iu":
+        raise ShapeError(
+            f"accuracy: logits {logits.type} take integer labels of shape {logits.shape[:-1]}, got "
+            f"{labels.type}",
+            here(),
+        )
     return (call("argmax", logits, axis=-1) == labels).astype(float32).mean()
 
 
@@ -43,6 +51,8 @@ class Means:
     def add(self, outputs: Any, rows: int) -> None:
         """Count ``outputs`` of a batch of ``rows``."""
         values, form = tree.flatten(outputs)
+        if rows == 0:
+            return  # a mean over nothing, NaN
         if self._form is None:
             self._form, self._sums = form, [0.0] * len(values)
         for place, value in enumerate(values):
@@ -96,6 +106,11 @@ def confusion_matrix(
         *inputs, labels = as_arguments(batch)
         made = np.asarray(predict(*inputs))
         chosen = made.argmax(axis=-1) if made.ndim > np.ndim(labels) else made
+        if chosen.shape != np.shape(labels):
+            raise ValueError(
+                f"confusion_matrix: predictions of shape {made.shape} for labels of shape "
+                f"{np.shape(labels)}"
+            )
         for what, given in (("labels", labels), ("predictions", chosen)):
             if np.size(given) and not 0 <= np.min(given) <= np.max(given) < classes:
                 raise ValueError(f"confusion_matrix: {what} are not all in 0..{classes - 1}")

@@ -292,3 +292,29 @@ def test_plateau_equals_torch() -> None:
     for metric in metrics:
         theirs.step(metric)
         assert ours.step(metric) == optimizer.param_groups[0]["lr"]
+
+
+def test_numbers_that_would_go_uphill_are_refused() -> None:
+    opt = optim.SGD(lr=0.1)
+    for rate in (-0.1, float("nan")):
+        with pytest.raises(ValueError, match=r"SGD\.lr: expected a number >= 0"):
+            opt.lr = rate
+    assert opt.lr == 0.1
+    with pytest.raises(ValueError, match="clip_by_global_norm: expected a number >= 0, got -1"):
+        optim.clip_by_global_norm([gc.observed("g", (2,))], -1.0)
+    with pytest.raises(ValueError, match="betas must be in"):
+        optim.Adam(betas=[0.9, 1.0])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="pct_start is a share"):
+        optim.schedules.one_cycle(1.0, 10, pct_start=1.5)
+
+
+@pytest.mark.parametrize(("steps", "share"), [(10, 0.1), (10, 1.0), (1, 1.0)])
+def test_a_cycle_with_a_side_of_no_steps(steps: int, share: float) -> None:
+    t = gc.observed("t", (), gc.int64)
+    rate = gc.compile([t], optim.schedules.one_cycle(1.0, steps, share)(t))
+    rates = [float(rate(np.int64(i))) for i in range(steps)]
+    assert max(rates) == 1.0
+    top = rates.index(1.0)
+    assert top == round(share * steps) - 1, "as PyTorch's, which divides 0 by 0 there"
+    assert rates[:top] == sorted(rates[:top])
+    assert rates[top:] == sorted(rates[top:], reverse=True)

@@ -11,8 +11,8 @@ import pytest
 
 import graphc as gc
 from graphc import nn
-from graphc.data import batches
-from graphc.train import Epoch, evaluate, fit
+from graphc.data import balanced, batches, prefetch, split
+from graphc.train import Epoch, accuracy, confusion_matrix, evaluate, fit
 from graphc.train.progress import describe
 
 ROWS = np.arange(10, dtype=np.float32)
@@ -236,3 +236,49 @@ def test_an_error_in_a_step_closes_the_bar(capsys: pytest.CaptureFixture[str]) -
 def test_describe() -> None:
     assert describe("train", (1.0, {"a": 2.0})) == " train 0 1.0000 1.a 2.0000"
     assert describe("train", None) == ""
+
+
+def test_batches_without_rows_count_nothing() -> None:
+    assert evaluate(lambda x: x.sum() / len(x) if len(x) else math.nan, batches(ROWS, 4)) == 4.5
+    empty = [ROWS[:0], ROWS, ROWS[:0]]
+    assert evaluate(lambda x: x.sum() / len(x) if len(x) else math.nan, empty) == 4.5
+    with pytest.raises(ValueError, match="no batch"):
+        evaluate(lambda x: 1.0, [ROWS[:0]])
+
+
+def test_what_gives_its_items_once_is_refused() -> None:
+    once = (row for row in [ROWS])
+    with pytest.raises(ValueError, match=r"batches are a generator, .* and there are 2 epochs"):
+        fit(np.mean, once, epochs=2, progress=False)
+    with pytest.raises(ValueError, match="the batches of evaluate are a generator"):
+        fit(np.mean, [ROWS], epochs=2, evaluate=(np.mean, once), progress=False)
+    assert fit(np.mean, once, epochs=1, progress=False).epochs[0].training == 4.5
+
+
+def test_a_thread_reads_what_has_no_length() -> None:
+    class Endless:
+        def __iter__(self) -> Iterator[Any]:
+            yield from (ROWS, ROWS)
+
+    assert fit(np.mean, prefetch(Endless()), epochs=2).epochs[1].steps == 2
+
+
+def test_labels_of_another_shape_are_refused() -> None:
+    logits = gc.observed("logits", (5, 3))
+    for labels in (
+        gc.observed("labels", (5, 1), gc.int64),  # would be compared with all the others
+        gc.observed("labels", (5,)),
+    ):
+        with pytest.raises(gc.ShapeError, match=r"accuracy: logits .* take integer labels"):
+            accuracy(logits, labels)
+    with pytest.raises(ValueError, match=r"predictions of shape \(1, 3\) for labels of shape"):
+        confusion_matrix(lambda x: np.zeros((1, 3)), [(ROWS, np.zeros(10, int))], 3)
+
+
+def test_no_rows_and_no_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match="split: there are no rows"):
+        split(ROWS[:0])
+    with pytest.raises(ValueError, match="fractions are positive"):
+        split(ROWS, fractions=(0.5, math.nan))
+    with pytest.raises(ValueError, match="balanced: there are no rows"):
+        balanced(ROWS[:0], 2, labels=[])

@@ -153,7 +153,7 @@ def threshold(x: object, threshold: float, value: float) -> Value:
     (2,)
     """
     given = lift_one("threshold", x)
-    return ops.where(given > threshold, given, value)
+    return ops.where(given <= threshold, value, given)  # so NaN stays
 
 
 # ---- x times a gate
@@ -297,8 +297,8 @@ def softshrink(x: object, lambd: float = 0.5) -> Value:
     """
     value = lift_one("softshrink", x)
     _not_negative("softshrink", lambd)
-    below = ops.where(value < -lambd, value + lambd, 0.0)
-    return ops.where(value > lambd, value - lambd, below)
+    moved = ops.where(value < 0, value + lambd, value - lambd)
+    return ops.where((value <= lambd) & (value >= -lambd), 0.0, moved)  # so NaN stays
 
 
 @composite
@@ -309,7 +309,7 @@ def hardshrink(x: object, lambd: float = 0.5) -> Value:
     (2,)
     """
     value = lift_one("hardshrink", x)
-    return ops.where((value > lambd) | (value < -lambd), value, 0.0)
+    return ops.where((value <= lambd) & (value >= -lambd), 0.0, value)  # so NaN stays
 
 
 # ---- pieces

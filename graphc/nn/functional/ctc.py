@@ -16,7 +16,7 @@ from graphc.nn.functional.pieces import known_reduction, reduced
 from graphc.op import composite
 from graphc.ops.lifting import lift_one
 from graphc.source import here
-from graphc.types import int64
+from graphc.types import Extent, int64
 
 __all__ = ["ctc_loss"]
 
@@ -44,7 +44,8 @@ def ctc_loss(
 
     where s - 2 counts if l[s] is a label other than l[s-2]; the loss is minus the log-sum-exp of
     the last two at the end. It is infinite where the sequence is too short (``zero_infinity``: 0).
-    "mean" divides each loss by its target's length first. A label outside of 0..C-1 fails the call.
+    "mean" divides each loss by its target's length first. A label outside of 0..C-1, or a
+    length beyond what is given, fails the call.
 
     >>> import graphc as gc
     >>> x, y = gc.observed("x", (20, 4, 5)), gc.observed("y", (4, 6), gc.int64)
@@ -60,6 +61,9 @@ def ctc_loss(
         log_p, steps, counts = log_p[:, None], steps.reshape((1,)), counts.reshape((1,))
         given = given.reshape((1, -1))
     _check(log_p, given, steps, counts, blank)
+    steps = _within(steps, log_p.shape[0])
+    if given.ndim == 2:
+        counts = _within(counts, given.shape[1])
     labels = given if given.ndim == 2 else _unrolled(given, counts)
     path, may_skip = _path(labels, blank)
     score = _scores(log_p, path)
@@ -102,6 +106,11 @@ def _check(log_p: Value, targets: Value, steps: Value, counts: Value, blank: int
     classes = log_p.shape[2]
     if isinstance(classes, int) and not 0 <= blank < classes:
         raise ValueError(f"ctc_loss: blank is one of {classes} classes, not {blank}")
+
+
+def _within(lengths: Value, longest: Extent) -> Value:
+    """The lengths; one outside of 0..longest fails the call."""
+    return apply("gather", ops.arange(longest + 1), lengths.astype(int64), axis=0, batch_dims=0)
 
 
 def _unrolled(labels: Value, counts: Value) -> Value:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from graphc import ops
 from graphc.dsl import stop_gradient
@@ -77,8 +78,9 @@ def smooth_l1_loss(
     size = ops.abs(difference)
     if beta == 0.0:
         return reduced(size, reduction)
-    near = (0.5 / beta) * (difference * difference)
-    return reduced(ops.where(size < beta, near, size - 0.5 * beta), reduction)
+    close = size < beta
+    inner = ops.where(close, difference, 0.0)  # whose square does not overflow far out
+    return reduced(ops.where(close, (0.5 / beta) * (inner * inner), size - 0.5 * beta), reduction)
 
 
 @composite
@@ -101,8 +103,10 @@ def huber_loss(
         raise ValueError(f"huber_loss: delta must be > 0, got {delta}")
     difference = value - wanted
     size = ops.abs(difference)
-    near, far = 0.5 * (difference * difference), delta * (size - 0.5 * delta)
-    return weighed("huber_loss", ops.where(size <= delta, near, far), weight, reduction)
+    close = size <= delta
+    inner = ops.where(close, difference, 0.0)  # whose square does not overflow far out
+    loss = ops.where(close, 0.5 * (inner * inner), delta * (size - 0.5 * delta))
+    return weighed("huber_loss", loss, weight, reduction)
 
 
 # ---- two classes
@@ -114,17 +118,16 @@ def binary_cross_entropy(
 ) -> Value:
     """``-(t log x + (1 - t) log(1 - x))`` of probabilities x; logarithms count as at least -100.
 
-    ``weight`` multiplies the elements. An x outside of [0, 1] makes NaN, whose place
+    ``weight`` multiplies the elements. So that a wrong answer that is quite sure still learns, the
+    slope of log p is at most 1e12, and that at p = 0. An x outside of [0, 1] makes NaN, whose place
     ``compile(..., check="nan")`` tells.
 
     >>> binary_cross_entropy([0.5, 0.9], [0.0, 1.0]).shape
     ()
     """
     value, wanted = pair("binary_cross_entropy", x, target)
-    never, always = value == 0.0, value == 1.0  # where a logarithm has no derivative
-    log_of_one = ops.where(never, -100.0, ops.log(ops.where(never, 1.0, value)))
-    log_of_zero = ops.where(always, -100.0, ops.log1p(-ops.where(always, 0.0, value)))
-    log_of_one, log_of_zero = at_least(log_of_one, -100.0), at_least(log_of_zero, -100.0)
+    log_of_one = _floored(value, value, ops.log, 1.0)
+    log_of_zero = _floored(1.0 - value, value, lambda x: ops.log1p(-x), 0.0)
     loss = -(wanted * log_of_one + (1.0 - wanted) * log_of_zero)
     return reduced(_scaled("binary_cross_entropy", loss, weight), reduction)
 
@@ -247,6 +250,14 @@ def poisson_nll_loss(
         stirling = wanted * ops.log(safe) - wanted + 0.5 * ops.log(2.0 * math.pi * safe)
         loss = loss + ops.where(many, stirling, 0.0)
     return reduced(loss, reduction)
+
+
+def _floored(p: Value, x: Value, log: Callable[[Value], Value], where_p_is_one: float) -> Value:
+    """log p, at least -100, as a function of x; below p = 1e-12 its slope is that of 1e12 p."""
+    tiny = p < 1e-12
+    level = stop_gradient(at_least(log(x), -100.0))
+    line = level + 1e12 * (p - stop_gradient(p))
+    return ops.where(tiny, line, log(ops.where(tiny, where_p_is_one, x)))
 
 
 def _scaled(name: str, loss: Value, weight: object) -> Value:

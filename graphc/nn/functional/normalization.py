@@ -43,6 +43,7 @@ def layer_norm(
     shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     if value.ndim < len(shape) or value.shape[value.ndim - len(shape) :] != shape:
         raise ShapeError(f"layer_norm: x is {value.type}, its last axes must be {shape}", here())
+    _check_scales("layer_norm", shape, weight, bias)
     axes = tuple(range(-len(shape), 0))
     centered = value - ops.mean(value, axes, keepdims=True)
     variance = ops.mean(centered * centered, axes, keepdims=True)
@@ -71,6 +72,7 @@ def rms_norm(
     shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     if value.ndim < len(shape) or value.shape[value.ndim - len(shape) :] != shape:
         raise ShapeError(f"rms_norm: x is {value.type}, its last axes must be {shape}", here())
+    _check_scales("rms_norm", shape, weight)
     added = _NEXT_TO_ONE[value.dtype.name] if eps is None else eps
     square = ops.mean(value * value, tuple(range(-len(shape), 0)), keepdims=True)
     out = value * ops.rsqrt(square + added)
@@ -155,12 +157,15 @@ def group_norm(
     at all places; ``weight`` and ``bias`` are [C]. Wu, He, "Group Normalization", 2018.
     """
     value = lift_one("group_norm", x)
+    if num_groups < 1:
+        raise ValueError(f"group_norm: num_groups is at least 1, not {num_groups}")
     if value.ndim < 2 or not isinstance(value.shape[1], int) or value.shape[1] % num_groups:
         raise ShapeError(
             f"group_norm: x is {value.type}, its axis 1 must be channels in {num_groups} equal "
             "groups",
             here(),
         )
+    _check_channels(value, (weight, bias), "group_norm")
     batch, channels, *space = value.shape
     grouped = ops.reshape(value, (batch, num_groups, channels // num_groups, *space))
     axes = tuple(range(2, grouped.ndim))
@@ -219,6 +224,15 @@ def batch_norm(
     known = _by_channel(ops.rsqrt(running_var + eps), value)
     still = (value - _by_channel(running_mean, value)) * known
     return _scaled(by_mode(train=out, eval=still), weight, bias)
+
+
+def _check_scales(name: str, shape: Sequence[Extent], *scales: Value | None) -> None:
+    """Refuse a weight or bias that would be broadcast."""
+    for given in scales:
+        if given is not None and given.shape != tuple(shape):
+            raise ShapeError(
+                f"{name}: a weight or bias is {given.type}, one for each of {tuple(shape)}", here()
+            )
 
 
 def _check_channels(

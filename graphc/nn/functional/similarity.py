@@ -261,4 +261,11 @@ def _norm(
         return at_least(ops.sum(size, axis, keepdims), eps)
     if p == 2.0:
         return ops.sqrt(at_least(ops.sum(value * value, axis, keepdims), eps * eps))
-    return at_least(ops.sum(size**p, axis, keepdims), eps**p) ** (1.0 / p)
+    # in units of the largest, whose power neither overflows nor vanishes
+    largest = ops.stop_gradient(ops.max(size, axis, keepdims=True))
+    unit = ops.where((largest > 0.0) & (largest < math.inf), largest, 1.0)
+    total = ops.sum((size / unit) ** p, axis, keepdims=True)
+    some = total > 0.0
+    root = ops.where(some, ops.where(some, total, 1.0) ** (1.0 / p), 0.0) * unit
+    root = ops.where(total == total, root, total)  # NaN stays
+    return at_least(root if keepdims else ops.squeeze(root, axis), eps)
