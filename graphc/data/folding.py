@@ -60,6 +60,8 @@ def bootstrap(*arrays: NDArray[Any], seed: int = 0) -> tuple[Rows, Rows]:
     """
     arrays = tuple(np.asarray(a) for a in arrays)
     rows = row_count("bootstrap", arrays)
+    if not rows:
+        raise ValueError("bootstrap: there are no rows")
     drawn = np.random.default_rng(seed).integers(0, rows, rows)
     rest = np.setdiff1d(np.arange(rows), drawn)
     return tuple(a[drawn] for a in arrays), tuple(a[rest] for a in arrays)

@@ -90,6 +90,8 @@ class Boosting:
         self.labels = np.asarray(labels)
         if self.labels.ndim != 1 or self.labels.dtype.kind not in "iu" or not len(self.labels):
             raise ValueError(f"Boosting: labels are integers [n], got {self.labels.dtype}")
+        if self.labels.min() < 0:
+            raise ValueError("Boosting: labels are classes from 0 on, one of them is negative")
         self.classes = int(self.labels.max()) + 1
         self.weights: NDArray[np.float64] = np.full(len(self.labels), 1 / len(self.labels))
         self.alphas: list[float] = []
@@ -110,7 +112,10 @@ class Boosting:
             raise ValueError(f"Boosting: {len(self.alphas)} models, {len(predictions)} predictions")
         votes: Any = 0.0
         for alpha, given in zip(self.alphas, predictions, strict=True):
-            votes = votes + alpha * np.eye(self.classes)[np.asarray(given)]
+            chosen = np.asarray(given)
+            if chosen.size and not 0 <= chosen.min() <= chosen.max() < self.classes:
+                raise ValueError(f"Boosting: predictions are not all in 0..{self.classes - 1}")
+            votes = votes + alpha * np.eye(self.classes)[chosen]
         best: NDArray[np.int64] = np.asarray(votes).argmax(axis=1)
         return best
 

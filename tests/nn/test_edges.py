@@ -119,3 +119,13 @@ def test_identity() -> None:
     x = gc.observed("x", (2, 3))
     assert nn.Identity(1, some="thing")(x) is x
     assert nn.Identity().state_dict() == {}
+
+
+def test_numbers_outside_of_their_range_are_refused() -> None:
+    x = gc.observed("x", (2, 1, 5))
+    for p in (-0.1, 1.5, nan):
+        with pytest.raises(ValueError, match=r"dropout: p is a probability in \[0, 1\]"):
+            functional.dropout(x, p)
+    with pytest.raises(gc.ShapeError, match=r"pad: \[-3, -3\] cut off more than axis 2"):
+        functional.pad(x, (-3, -3))
+    assert functional.pad(x, (-3, -2)).shape == (2, 1, 0)

@@ -11,8 +11,8 @@ import pytest
 
 import graphc as gc
 from graphc import nn
-from graphc.data import balanced, batches, prefetch, split
-from graphc.train import Epoch, accuracy, confusion_matrix, evaluate, fit
+from graphc.data import balanced, batches, bootstrap, prefetch, split
+from graphc.train import Boosting, Epoch, accuracy, confusion_matrix, evaluate, fit
 from graphc.train.progress import describe
 
 ROWS = np.arange(10, dtype=np.float32)
@@ -280,5 +280,17 @@ def test_no_rows_and_no_numbers_are_refused() -> None:
         split(ROWS[:0])
     with pytest.raises(ValueError, match="fractions are positive"):
         split(ROWS, fractions=(0.5, math.nan))
+    with pytest.raises(ValueError, match="bootstrap: there are no rows"):
+        bootstrap(ROWS[:0])
     with pytest.raises(ValueError, match="balanced: there are no rows"):
         balanced(ROWS[:0], 2, labels=[])
+
+
+def test_votes_for_classes_that_there_are_not() -> None:
+    with pytest.raises(ValueError, match="classes from 0 on"):
+        Boosting([0, 1, -1])
+    boosting = Boosting([0, 1, 1, 0])
+    boosting.add([0, 1, 1, 1])
+    for wrong in ([0, 1, 1, -1], [0, 1, 1, 2]):
+        with pytest.raises(ValueError, match=r"not all in 0\.\.1"):
+            boosting.vote([wrong])

@@ -17,6 +17,8 @@ __all__ = ["dropout", "embedding", "linear"]
 def dropout(x: object, p: float = 0.5) -> Value:
     """In mode train ``x / (1 - p)`` where a draw is at least ``p``, else 0; in mode eval x."""
     value = lift_one("dropout", x)
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"dropout: p is a probability in [0, 1], not {p}")
     if p == 0.0:
         return value
     scale = 0.0 if p == 1.0 else 1.0 / (1.0 - p)

@@ -317,6 +317,11 @@ def pad(x: object, pad: Sequence[int], mode: str = "constant", value: float | No
     if mode == "constant":
         for axis, (low, high) in enumerate(pairs):
             if low < 0 or high < 0:
+                left = given.shape[axis] - max(-low, 0) - max(-high, 0)
+                if isinstance(left, int) and left < 0:
+                    raise ShapeError(
+                        f"pad: {widths} cut off more than axis {axis} of {given.type} has", here()
+                    )
                 cut = slice(max(-low, 0), given.shape[axis] - max(-high, 0))
                 given = given[(*(slice(None),) * axis, cut)]
         pairs = [(max(low, 0), max(high, 0)) for low, high in pairs]
