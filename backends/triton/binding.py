@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,9 @@ class Binding:
         """``fixed`` are the addresses of states and constants."""
         self.schedule, self.driver = schedule, driver
         self.owned: list[int] = []
-        weakref.finalize(self, _release, self.driver, self.owned)  # also where what follows fails
+        graphs: list[Any] = []
+        # also where what follows fails
+        weakref.finalize(self, _release, self.driver, self.owned, graphs)
         self.addresses = dict(fixed)
         arena = self._new(schedule.arena_bytes, "the arena of intermediate results")
         for buffer in schedule.buffers:
@@ -62,6 +65,7 @@ class Binding:
         self.steps = build_steps(
             schedule, kernels, self.addresses, self.error, gates, self.driver
         )
+        graphs += _graphs_of(self.steps)
 
     def _new(self, nbytes: int, what: str) -> int:
         address = self.driver.allocate(nbytes, f"{self.schedule.name}: {what}, {nbytes:,} bytes")
@@ -92,9 +96,25 @@ class Binding:
                     self.run(otherwise if self.read_word(gate) else then)
 
 
-def _release(driver: Driver, addresses: Sequence[int]) -> None:
+def _release(driver: Driver, addresses: Sequence[int], graphs: Sequence[Any]) -> None:
     for address in addresses:
         driver.free(address)
+    for graph in graphs:
+        driver.destroy_graph(graph)
+
+
+def _graphs_of(steps: Sequence[Step]) -> list[Any]:
+    """The driver's graphs in steps and the steps inside them."""
+    found = []
+    for step in steps:
+        match step:
+            case Graph(handle):
+                found.append(handle)
+            case Repeat(steps=inner) | Until(steps=inner):
+                found += _graphs_of(inner)
+            case Branch(then=then, otherwise=otherwise):
+                found += _graphs_of(then) + _graphs_of(otherwise)
+    return found
 
 
 def bytes_of(type_: TensorType) -> int:

@@ -281,6 +281,11 @@ class Driver:
         self._call("cuGraphDestroy", graph)
         return made
 
+    def destroy_graph(self, graph: Any) -> None:
+        """Give back what ``instantiate`` made; a launch of it that still runs ends first."""
+        self._enter()
+        self._call("cuGraphExecDestroy", graph)
+
     def launch_graph(self, graph: Any, doing: str) -> None:
         self._enter()
         self._call("cuGraphLaunch", graph, self._stream, doing=doing)
@@ -293,6 +298,12 @@ class Driver:
         self._call("cuEventCreate", ctypes.byref(event), 0)
         self._call("cuEventRecord", event, self._stream)
         return event
+
+    def forget(self, events: Sequence[Any]) -> None:
+        """Give events back."""
+        self._enter()
+        for event in events:
+            self._call("cuEventDestroy_v2", event)
 
     def nanoseconds(self, begin: Any, end: Any) -> int:
         """Time between two events that have happened."""

@@ -253,6 +253,7 @@ class Program(Inspected):
             self.driver.synchronize(self.schedule.name)
             self._put_back(kept)
         times = [self.driver.nanoseconds(events[0], e) for e in events]
+        self.driver.forget(events)
         return result, tuple(
             TimedLaunch(run.statement, times[n], times[n + 1], 0) for n, run in enumerate(runs)
         )

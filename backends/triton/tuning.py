@@ -169,7 +169,9 @@ class _Bench:
             self._run(made)
         end = self.device.record()
         self.device.synchronize(self.label)
-        return self.device.nanoseconds(begin, end) / _LAUNCHES
+        taken = self.device.nanoseconds(begin, end) / _LAUNCHES
+        self.device.forget((begin, end))
+        return taken
 
 
 def _bytes(nbytes: object) -> int:

@@ -78,6 +78,7 @@ class HostDriver:
         self.blocks: dict[int, Any] = {}
         self.log: list[tuple[Any, ...]] = []
         self.graphs: dict[int, list[tuple[Any, ...]]] = {}
+        self.destroyed: set[int] = set()
         self._nodes = 0
         self._modules: dict[str, Any] = {}
 
@@ -174,7 +175,12 @@ class HostDriver:
     def instantiate(self, graph: Node) -> Node:
         return graph
 
+    def destroy_graph(self, graph: Node) -> None:
+        assert graph.value not in self.destroyed
+        self.destroyed.add(graph.value)  # what it had is still to be looked at
+
     def launch_graph(self, graph: Node, doing: str) -> None:
+        assert graph.value not in self.destroyed
         self.log.append(("graph", graph.value))
         for _, _, kind, *rest in self.graphs[graph.value]:
             if kind == "kernel":
@@ -185,6 +191,9 @@ class HostDriver:
     # -- time
     def record(self) -> int:
         return len(self.log)
+
+    def forget(self, events: Sequence[int]) -> None:
+        pass
 
     def nanoseconds(self, begin: int, end: int) -> int:
         return end - begin

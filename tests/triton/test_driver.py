@@ -162,7 +162,12 @@ def test_a_graph_is_described_node_by_node(monkeypatch) -> None:
     assert names[-4:] == [
         "cuGraphInstantiateWithFlags", "cuGraphDestroy", "cuGraphLaunch", "cuLaunchKernel",
     ]  # fmt: skip
-    assert made.nanoseconds(made.record(), made.record()) == 1_500_000
+    made.destroy_graph(ready)
+    events = made.record(), made.record()
+    assert made.nanoseconds(*events) == 1_500_000
+    made.forget(events)
+    assert [name for name, _ in library.calls][-2:] == ["cuEventDestroy_v2"] * 2
+    assert ("cuGraphExecDestroy", (ready,)) in library.calls
 
 
 @pytest.mark.parametrize(

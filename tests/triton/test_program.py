@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc as garbage
+
 import numpy as np
 import pytest
 
@@ -247,6 +249,10 @@ def test_run_time_sizes_need_no_new_code(device) -> None:
         given = generator.standard_normal((rows, 5)).astype(np.float32)
         wanted = np.tanh(given @ w.node.attrs["state"].numpy()).sum(axis=1)
         np.testing.assert_allclose(np.asarray(program(given)), wanted, rtol=1e-4, atol=1e-5)
+    assert (len(device.graphs), device.destroyed) == (2, set()), "one for each size"
+    del program
+    garbage.collect()
+    assert device.destroyed == set(device.graphs), "what the driver holds goes with the program"
 
 
 def test_results_go_to_given_arrays_and_a_wrong_one_is_refused(device) -> None:
