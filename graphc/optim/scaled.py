@@ -189,7 +189,8 @@ class RMSprop(Optimizer):
         new, spread = {"square_avg": square}, square
         if options["centered"]:
             mean = slots["grad_avg"] + (1.0 - alpha) * (g - slots["grad_avg"])
-            new["grad_avg"], spread = mean, square - mean * mean
+            # a variance, which rounding may leave below 0 where gradients hardly change
+            new["grad_avg"], spread = mean, ops.maximum(square - mean * mean, 0.0)
         step = g / (ops.sqrt(spread) + options["eps"])
         if momentum:
             buffer = new["momentum_buffer"] = momentum * slots["momentum_buffer"] + step

@@ -318,3 +318,13 @@ def test_a_cycle_with_a_side_of_no_steps(steps: int, share: float) -> None:
     assert top == round(share * steps) - 1, "as PyTorch's, which divides 0 by 0 there"
     assert rates[:top] == sorted(rates[:top])
     assert rates[top:] == sorted(rates[top:], reverse=True)
+
+
+def test_a_variance_that_rounding_made_negative() -> None:
+    slopes = np.random.default_rng(0).uniform(0.1, 10.0, 64).astype(np.float32)
+    w = gc.parameter(np.zeros(64, np.float32))
+    cost = (w * gc.constant(slopes)).sum()
+    step = gc.compile([], (), optim.RMSprop(1e-3, alpha=0.9, centered=True).minimize(cost, w))
+    for _ in range(300):  # of gradients that do not change the variance is 0
+        step()
+    assert np.isfinite(w.numpy()).all()
