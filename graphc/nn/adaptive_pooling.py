@@ -56,28 +56,43 @@ class AdaptiveAvgPool3d(_Adaptive):
         return functional.adaptive_avg_pool3d(x, self.output_size)
 
 
-class AdaptiveMaxPool1d(_Adaptive):
-    """The largest of each of ``output_size`` bins of the last axis."""
+class _AdaptiveMax(_Adaptive):
+    def __init__(self, output_size: Any, return_indices: bool = False) -> None:
+        super().__init__(output_size)
+        self.return_indices = return_indices
 
-    def forward(self, x: Value) -> Value:
+
+class AdaptiveMaxPool1d(_AdaptiveMax):
+    """The largest of each of ``output_size`` bins of the last axis.
+
+    With ``return_indices`` a pair: the maxima, and where they are in the image, row-major.
+    """
+
+    def forward(self, x: Value) -> Any:
         """[..., L] -> [..., L']."""
-        return functional.adaptive_max_pool1d(x, self.output_size)
+        return functional.adaptive_max_pool1d(x, self.output_size, self.return_indices)
 
 
-class AdaptiveMaxPool2d(_Adaptive):
-    """The largest of each of ``output_size`` bins of the last two axes."""
+class AdaptiveMaxPool2d(_AdaptiveMax):
+    """The largest of each of ``output_size`` bins of the last two axes; as AdaptiveMaxPool1d.
 
-    def forward(self, x: Value) -> Value:
+    >>> import graphc as gc
+    >>> pool = AdaptiveMaxPool2d((3, 2), return_indices=True)
+    >>> [part.shape for part in pool(gc.observed("x", (2, 3, 7, 5)))]
+    [(2, 3, 3, 2), (2, 3, 3, 2)]
+    """
+
+    def forward(self, x: Value) -> Any:
         """[..., H, W] -> [..., H', W']."""
-        return functional.adaptive_max_pool2d(x, self.output_size)
+        return functional.adaptive_max_pool2d(x, self.output_size, self.return_indices)
 
 
-class AdaptiveMaxPool3d(_Adaptive):
-    """The largest of each of ``output_size`` bins of the last three axes."""
+class AdaptiveMaxPool3d(_AdaptiveMax):
+    """The largest of each of ``output_size`` bins of the last three axes; as AdaptiveMaxPool1d."""
 
-    def forward(self, x: Value) -> Value:
+    def forward(self, x: Value) -> Any:
         """[..., D, H, W] -> [..., D', H', W']."""
-        return functional.adaptive_max_pool3d(x, self.output_size)
+        return functional.adaptive_max_pool3d(x, self.output_size, self.return_indices)
 
 
 class _LPPool(Module):

@@ -126,17 +126,43 @@ def one_cycle(
 
 
 def cyclic(
-    base_lr: float, max_lr: float, step_size_up: int = 2000, step_size_down: int | None = None
+    base_lr: float,
+    max_lr: float,
+    step_size_up: int = 2000,
+    step_size_down: int | None = None,
+    mode: str = "triangular",
+    gamma: float = 1.0,
 ) -> Schedule:
-    """A triangle wave between two rates (Smith, "Cyclical Learning Rates", 2017)."""
+    """``base + (max - base) wave(t) scale``: a triangle wave between two rates, torch's CyclicLR.
+
+    ``wave`` rises from 0 to 1 in ``step_size_up`` steps and falls in ``step_size_down`` (as many,
+    unless said). ``scale`` is 1 ("triangular"), halves with every cycle ("triangular2") or is
+    ``gamma^t`` ("exp_range"). Smith, "Cyclical Learning Rates for Training Neural Networks", 2017.
+
+    >>> import graphc as gc
+    >>> t = gc.observed("t", (), gc.int64)
+    >>> rate = gc.compile([t], cyclic(0.0, 1.0, 2, mode="triangular2")(t))
+    >>> [float(rate(i)) for i in range(8)]
+    [0.0, 0.5, 1.0, 0.5, 0.0, 0.25, 0.5, 0.25]
+    """
     down = step_size_up if step_size_down is None else step_size_down
     _positive(step_size_up=step_size_up, step_size_down=down)
+    if mode not in ("triangular", "triangular2", "exp_range"):
+        raise ValueError(
+            f"cyclic: mode is 'triangular', 'triangular2' or 'exp_range', not {mode!r}"
+        )
+    length = step_size_up + down
 
     def schedule(t: Value) -> Value:
-        at = (t % (step_size_up + down)).astype(float64)
-        rising = at / float(step_size_up)
-        falling = (float(step_size_up + down) - at) / float(down)
-        return base_lr + (max_lr - base_lr) * ops.minimum(rising, falling)
+        at = (t % length).astype(float64)
+        height = (max_lr - base_lr) * ops.minimum(
+            at / float(step_size_up), (float(length) - at) / float(down)
+        )
+        if mode == "triangular2":
+            height = height * _power(0.5, (t // length).astype(float64))
+        if mode == "exp_range":
+            height = height * _power(gamma, t.astype(float64))
+        return base_lr + height
 
     return schedule
 

@@ -45,6 +45,24 @@ def test_receptive_field_of_images() -> None:
     assert gc.receptive_field(net) == ((8, 10), (2, 2), (-1, -2))
 
 
+@pytest.mark.torch
+def test_of_equal_maxima_adaptive_pooling_takes_the_first_row_major() -> None:
+    torch = pytest.importorskip("torch")
+    at = np.random.default_rng(3).integers(0, 2, (2, 3, 7, 8)).astype(np.float64)
+    x = gc.observed("x", at.shape, gc.float64)
+    pooled, places = nn.AdaptiveMaxPool2d((3, 3), return_indices=True)(x)
+    weights = gc.observed("w", pooled.shape, gc.float64)
+    slopes = np.random.default_rng(4).normal(size=(2, 3, 3, 3))
+    slope = gc.grad((pooled * weights).sum(), x)
+    got = gc.compile([x, weights], [pooled, places, slope])(at, slopes)
+    theirs = torch.tensor(at, requires_grad=True)
+    maxima, wanted = torch.nn.AdaptiveMaxPool2d((3, 3), return_indices=True)(theirs)
+    (maxima * torch.tensor(slopes)).sum().backward()
+    np.testing.assert_array_equal(got[0], maxima.detach().numpy())
+    np.testing.assert_array_equal(got[1], wanted.numpy())
+    np.testing.assert_allclose(got[2], theirs.grad.numpy(), rtol=1e-12)
+
+
 def test_unpooling_puts_maxima_back() -> None:
     x = gc.observed("x", (2, 3, 6, 5))
     pooled, places = nn.MaxPool2d(2, return_indices=True)(x)

@@ -240,6 +240,11 @@ SCHEDULES: list[tuple[str, tuple[Any, ...], str, dict[str, Any], int]] = [
     ("one_cycle", (0.5, 20), "OneCycleLR", {"max_lr": 0.5, "total_steps": 20}, 20),
     ("cyclic", (0.1, 0.5, 4, 3), "CyclicLR",
      {"base_lr": 0.1, "max_lr": 0.5, "step_size_up": 4, "step_size_down": 3}, 20),
+    ("cyclic", (0.1, 0.5, 4, 3, "triangular2"), "CyclicLR",
+     {"base_lr": 0.1, "max_lr": 0.5, "step_size_up": 4, "step_size_down": 3,
+      "mode": "triangular2"}, 30),
+    ("cyclic", (0.1, 0.5, 3, None, "exp_range", 0.97), "CyclicLR",
+     {"base_lr": 0.1, "max_lr": 0.5, "step_size_up": 3, "mode": "exp_range", "gamma": 0.97}, 30),
 ]  # fmt: skip
 
 
@@ -270,6 +275,8 @@ def test_schedules_without_a_model() -> None:
     assert evaluate(inverse, {t: 8}) == pytest.approx(1 / 3)
     with pytest.raises(ValueError, match="step_size"):
         optim.schedules.step(1.0, 0)
+    with pytest.raises(ValueError, match="'triangular2' or 'exp_range', not 'sine'"):
+        optim.schedules.cyclic(0.1, 1.0, mode="sine")
 
 
 def test_a_schedule_sees_the_steps_made() -> None:

@@ -63,24 +63,31 @@ def adaptive_avg_pool3d(x: object, output_size: Sizes) -> Value:
     return _adaptive("adaptive_avg_pool3d", 3, x, output_size, adaptive_average)
 
 
-def adaptive_max_pool1d(x: object, output_size: Sizes) -> Value:
-    """The largest of each of ``output_size`` bins of the last axis."""
-    return _adaptive("adaptive_max_pool1d", 1, x, output_size, adaptive_maximum)
+def adaptive_max_pool1d(x: object, output_size: Sizes, return_indices: bool = False) -> Any:
+    """The largest of each of ``output_size`` bins of the last axis; see ``adaptive_max_pool2d``."""
+    return _adaptive_max("adaptive_max_pool1d", 1, x, output_size, return_indices)
 
 
-def adaptive_max_pool2d(x: object, output_size: Sizes) -> Value:
+def adaptive_max_pool2d(x: object, output_size: Sizes, return_indices: bool = False) -> Any:
     """The largest of each bin of the last two axes; an extent None stays as it is.
 
+    With ``return_indices`` a pair: the maxima, and int64 where in the image (row-major over the
+    pooled axes) the first of each bin is, of the same shape.
+
     >>> import graphc as gc
-    >>> adaptive_max_pool2d(gc.observed("x", (2, 3, 7, 5)), 1).shape
+    >>> x = gc.observed("x", (2, 3, 7, 5))
+    >>> adaptive_max_pool2d(x, 1).shape
     (2, 3, 1, 1)
+    >>> maxima, places = adaptive_max_pool2d(x, (3, None), return_indices=True)
+    >>> places.shape, places.dtype
+    ((2, 3, 3, 5), gc.int64)
     """
-    return _adaptive("adaptive_max_pool2d", 2, x, output_size, adaptive_maximum)
+    return _adaptive_max("adaptive_max_pool2d", 2, x, output_size, return_indices)
 
 
-def adaptive_max_pool3d(x: object, output_size: Sizes) -> Value:
-    """The largest of each bin of the last three axes."""
-    return _adaptive("adaptive_max_pool3d", 3, x, output_size, adaptive_maximum)
+def adaptive_max_pool3d(x: object, output_size: Sizes, return_indices: bool = False) -> Any:
+    """The largest of each bin of the last three axes; see ``adaptive_max_pool2d``."""
+    return _adaptive_max("adaptive_max_pool3d", 3, x, output_size, return_indices)
 
 
 @composite
@@ -105,17 +112,50 @@ def adaptive_average(value: Value, sizes: Sequence[int]) -> Value:
 
 @composite
 def adaptive_maximum(value: Value, sizes: Sequence[int]) -> Value:
-    """The maxima of bins of the last axes, one axis after the other; of equals the first."""
-    for i, size in enumerate(sizes):
-        axis = value.ndim - len(sizes) + i
-        bins = _bins(_known(value, axis), size)
-        widest = max(high - low for low, high in bins)
-        places = [[min(low + k, high - 1) for k in range(widest)] for low, high in bins]
-        seen = apply("gather", value, constant(np.array(places)), axis=axis, batch_dims=0)
-        first = ops.expand_dims(ops.argmax(seen, axis + 1), axis + 1)
-        number = apply("iota", shape=seen.shape, axis=axis + 1, dtype=int64)
-        value = ops.sum(ops.where(number == first, seen, 0.0), axis + 1)
+    """The maxima of bins of the last axes, one axis after the other; of equals the first.
+
+    The last axis goes first: so the first of equals is the first in row-major order.
+    """
+    for axis, size in _from_the_last(value, sizes):
+        value = _pick(value, _first_of_bins(value, axis, size), axis, size)
     return value
+
+
+@composite
+def adaptive_maximum_places(value: Value, sizes: Sequence[int]) -> Value:
+    """int64: where in the image, row-major over its last axes, ``adaptive_maximum`` found each."""
+    space = [_known(value, value.ndim - len(sizes) + i) for i in range(len(sizes))]
+    numbers = ops.reshape(ops.arange(math.prod(space)), space)
+    places = ops.broadcast_to(numbers, value.shape)
+    for axis, size in _from_the_last(value, sizes):
+        first = _first_of_bins(value, axis, size)
+        value, places = _pick(value, first, axis, size), _pick(places, first, axis, size)
+    return places
+
+
+def _from_the_last(value: Value, sizes: Sequence[int]) -> list[tuple[int, int]]:
+    begin = value.ndim - len(sizes)
+    return [(begin + i, size) for i, size in reversed(list(enumerate(sizes)))]
+
+
+def _first_of_bins(value: Value, axis: int, size: int) -> Value:
+    """bool, the shape of ``_in_bins``: true at the first maximum of each bin."""
+    seen = _in_bins(value, axis, size)
+    first = ops.expand_dims(ops.argmax(seen, axis + 1), axis + 1)
+    return apply("iota", shape=seen.shape, axis=axis + 1, dtype=int64) == first
+
+
+def _pick(value: Value, chosen: Value, axis: int, size: int) -> Value:
+    """The one chosen element of each bin along ``axis``."""
+    return ops.sum(ops.where(chosen, _in_bins(value, axis, size), 0), axis + 1)
+
+
+def _in_bins(value: Value, axis: int, size: int) -> Value:
+    """[.., L, ..] -> [.., size, widest, ..]: each bin's elements, its last one repeated."""
+    bins = _bins(_known(value, axis), size)
+    widest = max(high - low for low, high in bins)
+    places = [[min(low + k, high - 1) for k in range(widest)] for low, high in bins]
+    return apply("gather", value, constant(np.array(places)), axis=axis, batch_dims=0)
 
 
 def _bins(extent: int, size: int) -> list[tuple[int, int]]:
@@ -127,6 +167,15 @@ def _known(value: Value, axis: int) -> int:
     if not isinstance(extent, int):
         raise ShapeError(f"adaptive pooling needs known extents, got {value.type}", here())
     return extent
+
+
+def _adaptive_max(
+    name: str, rank: int, x: object, output_size: Sizes, return_indices: bool
+) -> Any:
+    pooled = _adaptive(name, rank, x, output_size, adaptive_maximum)
+    if not return_indices:
+        return pooled
+    return pooled, _adaptive(name, rank, x, output_size, adaptive_maximum_places)
 
 
 def _adaptive(name: str, rank: int, x: object, output_size: Sizes, pool: Any) -> Value:
