@@ -408,6 +408,14 @@ def convolution_transpose(
             from_space.shape[2:], steps, rims, kernel.shape[2:], gaps, more, strict=True
         )
     )
+    for place, extent in enumerate(space):
+        if isinstance(extent, int) and extent < 1:
+            raise ShapeError(
+                f"{who('convolution_transpose')}: {from_space.type} with a kernel "
+                f"{kernel.shape[2:]}: padding {rims[place]} leaves {extent} elements on "
+                f"axis {place + 2}: pad less",
+                here(),
+            )
     image_shape = (from_space.shape[0], kernel.shape[1] * groups, *space)
     image = full(image_shape, 0, from_space.dtype)
     forward = convolution(image, kernel, stride, padding, dilation, groups)

@@ -43,7 +43,7 @@ from graphc.backends.llvm.tiling import STREAM_BYTES
 from graphc.backends.llvm.walker import EVENT
 from graphc.bind import Parameter, bind_arguments
 from graphc.errors import BackendError, BindError, RuntimeCheckError, StateError
-from graphc.memory import StateBuffer, address_of, allocate
+from graphc.memory import StateBuffer, address_of, allocate, empty
 from graphc.records import dataclass
 from graphc.schedule import Buffer, Copy, Launch, Schedule, bind_sizes, place_buffers, walk
 
@@ -200,7 +200,7 @@ class Program:
             clash = any(np.may_share_memory(target, a) for a in (*arrays, *direct))
             plain = type(target) is np.ndarray and target.dtype is dtype and target.flags.carray
             fits = plain and _streamable(target) and not clash
-            direct.append(target if fits else np.empty(target.shape, dtype))
+            direct.append(target if fits else empty(buffer.type))
         binding.call_into(*arrays, *direct)
         for given, array in zip(outputs, direct, strict=True):
             if given is not array:

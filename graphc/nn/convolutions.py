@@ -11,6 +11,7 @@ from graphc.dsl import parameter
 from graphc.graph import Value
 from graphc.nn import functional, init
 from graphc.nn.module import Module
+from graphc.ops.products import per_axis
 from graphc.types import float32
 
 __all__ = [
@@ -176,9 +177,46 @@ class _ConvTranspose(_Convolution):
         self.output_padding = output_padding
         self._set(in_channels, out_channels, kernel_size, groups, bias, dtype)
 
-    @property
-    def _options(self) -> tuple[PerAxis, PerAxis, PerAxis, int, PerAxis]:
-        return self.stride, self.padding, self.output_padding, self.groups, self.dilation
+    def _options(
+        self, x: Value, output_size: Sequence[int] | None
+    ) -> tuple[PerAxis, PerAxis, PerAxis, int, PerAxis]:
+        more = self.output_padding if output_size is None else self._padding_to(x, output_size)
+        return self.stride, self.padding, more, self.groups, self.dilation
+
+    def _padding_to(self, x: Value, output_size: Sequence[int]) -> list[int]:
+        """The output padding that makes an image of this size: with a stride, several sizes give
+        ``x`` when they are convolved.
+        """
+        wanted = list(output_size)
+        if len(wanted) not in (self.rank, x.ndim):
+            raise ValueError(
+                f"{self._own_name}: output_size has {self.rank} or {x.ndim} ints, got {output_size}"
+            )
+        shape = x.shape[x.ndim - self.rank :]
+        steps, rims, gaps = (
+            per_axis(self._own_name, name, given, self.rank)
+            for name, given in (
+                ("stride", self.stride), ("padding", self.padding), ("dilation", self.dilation)
+            )
+        )  # fmt: skip
+        found: list[int] = []
+        for axis, size in enumerate(wanted[-self.rank :]):
+            extent = shape[axis]
+            if not isinstance(extent, int):
+                raise ValueError(
+                    f"{self._own_name}: output_size needs a known size, {x.type} has {extent}"
+                )
+            least = (
+                (extent - 1) * steps[axis] - 2 * rims[axis]
+                + gaps[axis] * (self.kernel_size[axis] - 1) + 1
+            )  # fmt: skip
+            if not least <= size < least + steps[axis]:
+                raise ValueError(
+                    f"{self._own_name}: output_size {output_size} asks for {size} elements; from "
+                    f"{extent} on that axis it makes {least} to {least + steps[axis] - 1}"
+                )
+            found.append(size - least)
+        return found
 
     def _describe(self) -> str:
         return (
@@ -191,15 +229,16 @@ class ConvTranspose1d(_ConvTranspose):
     """The derivative of a Conv1d towards its image, as a layer: [N, C, L] to [N, O, L'].
 
     L' is (L - 1) stride - 2 padding + dilation (K - 1) + output_padding + 1: with a stride it
-    grows. ``weight`` [C, O / groups, K] and ``bias`` [O] start uniform within
-    1 / sqrt(O K / groups), as PyTorch's.
+    grows, and ``output_size`` at the call says which of ``stride`` sizes is meant. ``weight``
+    [C, O / groups, K] and ``bias`` [O] start uniform within 1 / sqrt(O K / groups), as PyTorch's.
     """
 
     rank = 1
 
-    def forward(self, x: Value) -> Value:
+    def forward(self, x: Value, output_size: Sequence[int] | None = None) -> Value:
         """[N, C, L] -> [N, O, L']."""
-        return functional.conv_transpose1d(x, self.weight, self.bias, *self._options)
+        options = self._options(x, output_size)
+        return functional.conv_transpose1d(x, self.weight, self.bias, *options)
 
 
 class ConvTranspose2d(_ConvTranspose):
@@ -209,13 +248,16 @@ class ConvTranspose2d(_ConvTranspose):
     >>> layer = ConvTranspose2d(8, 3, 4, stride=2, padding=1)
     >>> layer.weight.shape, layer(gc.observed("x", (4, 8, 7, 7))).shape
     ((8, 3, 4, 4), (4, 3, 14, 14))
+    >>> layer(gc.observed("x", (4, 8, 7, 7)), output_size=(15, 14)).shape
+    (4, 3, 15, 14)
     """
 
     rank = 2
 
-    def forward(self, x: Value) -> Value:
+    def forward(self, x: Value, output_size: Sequence[int] | None = None) -> Value:
         """[N, C, H, W] -> [N, O, H', W']."""
-        return functional.conv_transpose2d(x, self.weight, self.bias, *self._options)
+        options = self._options(x, output_size)
+        return functional.conv_transpose2d(x, self.weight, self.bias, *options)
 
 
 class ConvTranspose3d(_ConvTranspose):
@@ -223,6 +265,7 @@ class ConvTranspose3d(_ConvTranspose):
 
     rank = 3
 
-    def forward(self, x: Value) -> Value:
+    def forward(self, x: Value, output_size: Sequence[int] | None = None) -> Value:
         """[N, C, D, H, W] -> [N, O, D', H', W']."""
-        return functional.conv_transpose3d(x, self.weight, self.bias, *self._options)
+        options = self._options(x, output_size)
+        return functional.conv_transpose3d(x, self.weight, self.bias, *options)

@@ -302,6 +302,34 @@ def test_run_time_sizes() -> None:
         np.testing.assert_allclose(call(at), wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(9, 5), (10, 6), (11, 5), (2, 4, 11, 6)])
+def test_a_transposed_convolution_makes_the_size_asked_for(size: tuple[int, ...]) -> None:
+    options = {"stride": (3, 2), "padding": (1, 0), "dilation": (1, 2)}
+    theirs = torch.nn.ConvTranspose2d(3, 4, (2, 3), **options)
+    ours = nn.ConvTranspose2d(3, 4, (2, 3), **options)
+    ours.load_state_dict(theirs.state_dict())
+    at = np.random.default_rng(8).normal(size=(2, 3, 4, 1)).astype(np.float32)
+    x = gc.observed("x", at.shape)
+    made = gc.compile([x], ours(x, output_size=size))(at)
+    wanted = theirs(torch.tensor(at), output_size=size).detach().numpy()
+    assert made.shape == wanted.shape
+    np.testing.assert_allclose(made, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_sizes_that_a_transposed_convolution_cannot_make() -> None:
+    x = gc.observed("x", (2, 3, 4, 4))
+    layer = nn.ConvTranspose2d(3, 4, 2, stride=3)
+    with pytest.raises(ValueError, match=r"asks for 14 elements; from 4 .* 11 to 13"):
+        layer(x, output_size=(11, 14))
+    with pytest.raises(ValueError, match="output_size has 2 or 4 ints"):
+        layer(x, output_size=(11, 11, 11))
+    rows = gc.observed("rows", (2, 3, gc.Dim("H"), 4))
+    with pytest.raises(ValueError, match=r"needs a known size, .* has H"):
+        layer(rows, output_size=(11, 11))
+    with pytest.raises(gc.ShapeError, match=r"padding \(3, 3\) leaves -1 elements on axis 2"):
+        nn.ConvTranspose2d(3, 4, 2, padding=3)(x)
+
+
 def test_refusals() -> None:
     x = gc.observed("x", (2, 3, 8, 8))
     with pytest.raises(gc.ShapeError, match=r"conv1d: x is f32\[2,3,8,8\], it must be \[batch"):

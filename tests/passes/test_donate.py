@@ -122,6 +122,28 @@ def test_large_arrays_that_start_anywhere() -> None:
         np.testing.assert_array_equal(out, np.full(count, 5.0, np.float32))
 
 
+def test_results_that_are_copied_at_the_end_start_at_a_cache_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """NumPy's own memory starts anywhere: stores past the caches must not go there."""
+    count = 1 << 22
+    x = gc.observed("x", (count,))
+    run = gc.compile([x], x + 1.0)
+    memory = np.zeros(count + 1, np.float32)
+    run(memory[1:])
+    original = np.empty
+
+    def crooked(shape: Any, dtype: Any = np.float64, **options: Any) -> Any:
+        nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        raw = original(nbytes + 68, np.uint8)
+        start = -raw.ctypes.data % 64 + 4
+        return raw[start : start + nbytes].view(dtype).reshape(shape)
+
+    monkeypatch.setattr(np, "empty", crooked)
+    run(memory[1:], out=memory[1:])
+    np.testing.assert_array_equal(memory[1:], np.ones(count, np.float32))
+
+
 def test_what_cannot_be_taken_is_refused() -> None:
     x, y = gc.observed("x", (4, 4)), gc.observed("y", (4, 4))
     run = gc.compile([x, y], x * 2.0 + y, donate=[x])
