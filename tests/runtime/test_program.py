@@ -141,6 +141,30 @@ def test_new_sizes_need_no_new_code(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(program._bindings) <= 33
 
 
+def test_calls_run_little_python() -> None:
+    """Time is for benchmarks to measure; what costs it here is frames of Python."""
+    program = load(CHAIN, "add", "double")
+
+    def frames(size: int) -> int:
+        x, seen = ramp(size), 0
+
+        def count(frame: object, event: str, argument: object) -> None:
+            nonlocal seen
+            seen += event == "call"
+
+        sys.setprofile(count)
+        try:
+            program.call(x, x)
+        finally:
+            sys.setprofile(None)
+        return seen
+
+    frames(5)
+    assert frames(5) == 0
+    assert frames(6) < 600, "a new size: bound, planned and written once"
+    assert frames(5) < 60, "a size that is planned already"
+
+
 def test_a_plan_places_arena_buffers() -> None:
     asked = []
 
