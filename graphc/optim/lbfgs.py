@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from graphc import ops
 from graphc.control import cond, scan, while_loop
 from graphc.graph import Value
+from graphc.optim.line_search import Found, strong_wolfe
 from graphc.optim.whole_cost import Landscape, WholeCostOptimizer
 from graphc.types import int64
 
@@ -33,7 +34,7 @@ class _Carry(NamedTuple):
 
 
 class LBFGS(WholeCostOptimizer):
-    """At most ``max_iter`` iterations a step, as ``torch.optim.LBFGS`` without a line search.
+    """At most ``max_iter`` iterations a step, as ``torch.optim.LBFGS``.
 
     With the moves s, the turns y of the gradient and r = 1 / (y . s) of the last ``history_size``
     iterations (those with y . s > 1e-10)::
@@ -43,8 +44,10 @@ class LBFGS(WholeCostOptimizer):
         d <- q;     oldest to newest:   d <- d + (a - r y . d) s
         x <- x + lr d                   (the very first: lr min(1, 1 / sum |g|))
 
-    A step ends early where the gradient or the move is below its tolerance. ``max_eval`` bounds
-    the evaluations, 1.25 ``max_iter`` unless said. Liu, Nocedal 1989.
+    With ``line_search_fn="strong_wolfe"`` lr is where the search for the size begins
+    (``graphc.optim.line_search``); without it the cost may rise. A step ends early where the
+    gradient or the move is below its tolerance. ``max_eval`` bounds the evaluations, 1.25
+    ``max_iter`` unless said. Liu, Nocedal 1989.
 
     >>> import graphc as gc
     >>> w = gc.parameter((3,))
@@ -66,14 +69,14 @@ class LBFGS(WholeCostOptimizer):
         super().__init__(lr)
         if max_iter < 1 or history_size < 1:
             raise ValueError("LBFGS: max_iter and history_size must be at least 1")
-        if line_search_fn is not None:
+        if line_search_fn not in (None, "strong_wolfe"):
             raise ValueError(
-                f"LBFGS: line_search_fn must be None, got {line_search_fn!r}; "
-                "ConjugateGradient and Newton search along their directions"
+                f"LBFGS: line_search_fn is None or 'strong_wolfe', not {line_search_fn!r}"
             )
         self.max_iter, self.history_size = max_iter, history_size
         self.max_eval = max_iter * 5 // 4 if max_eval is None else max_eval
         self.tolerance_grad, self.tolerance_change = tolerance_grad, tolerance_change
+        self.line_search_fn = line_search_fn
 
     def _step(self, land: Landscape) -> tuple[Value, dict[str, Value]]:
         n, dtype, h = land.x.shape, land.dtype, self.history_size
@@ -108,12 +111,10 @@ class LBFGS(WholeCostOptimizer):
         shortened = ops.minimum(1.0, 1.0 / ops.sum(ops.abs(g))) * rate
         size = ops.where(first, shortened, rate)
         flat = ops.sum(g * direction) > -self.tolerance_change
-        x = ops.where(flat, c.x, c.x + size * direction)
         last = c.inner + 1 >= self.max_iter
-        cost, gradient = cond(
-            flat | last, lambda x: (c.cost, g), lambda x: land.value_and_gradient(x), x
-        )
-        evaluations = c.evaluations + 1
+        move = self._searched if self.line_search_fn else self._moved
+        size, cost, gradient, more = move(land, c, direction, size, flat, last)
+        evaluations = c.evaluations + more
         settled = (
             (evaluations >= self.max_eval)
             | (ops.max(ops.abs(gradient)) <= self.tolerance_grad)
@@ -121,7 +122,7 @@ class LBFGS(WholeCostOptimizer):
             | (ops.abs(cost - c.cost) < self.tolerance_change)
         )
         return c._replace(
-            x=x,
+            x=ops.where(flat, c.x, c.x + size * direction),
             cost=cost,
             gradient=gradient,
             direction=direction,
@@ -131,6 +132,33 @@ class LBFGS(WholeCostOptimizer):
             inner=c.inner + 1,
             evaluations=evaluations,
             going=ops.logical_not(flat | last | settled),
+        )
+
+    def _moved(
+        self, land: Landscape, c: _Carry, direction: Value, size: Value, flat: Value, last: Value
+    ) -> Found:
+        """All of ``size``; what lies there is not looked at where this is the last iteration."""
+        cost, gradient = cond(
+            flat | last,
+            lambda x: (c.cost, c.gradient),
+            lambda x: land.value_and_gradient(x),
+            c.x + size * direction,
+        )
+        return Found(size, cost, gradient, ops.ones((), int64))
+
+    def _searched(
+        self, land: Landscape, c: _Carry, direction: Value, size: Value, flat: Value, last: Value
+    ) -> Found:
+        """As far as Wolfe's conditions want, from ``size`` on."""
+        return strong_wolfe(
+            land,
+            c.x,
+            direction,
+            size,
+            c.cost,
+            c.gradient,
+            most=self.max_eval - c.evaluations,
+            going=ops.logical_not(flat),
         )
 
     def _remembered(self, c: _Carry, first: Value) -> _Carry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc import optim
+from graphc import nn, optim
+from graphc.optim.line_search import strong_wolfe
+from graphc.optim.whole_cost import Landscape
 from tests.evaluating import step
 from tests.optim.problems import PROBLEMS, Problem
 
@@ -20,6 +23,13 @@ LBFGS: list[dict[str, Any]] = [
     {"max_iter": 5, "lr": 0.3, "history_size": 3},
     {"max_iter": 20, "history_size": 10},
     {"max_iter": 8, "max_eval": 4, "lr": 0.5, "tolerance_change": 1e-3, "history_size": 4},
+    {"line_search_fn": "strong_wolfe", "history_size": 10},
+    {"line_search_fn": "strong_wolfe", "max_iter": 1, "lr": 0.1, "max_eval": 20},
+    {"line_search_fn": "strong_wolfe", "max_iter": 5, "lr": 0.01, "history_size": 2},
+    {"line_search_fn": "strong_wolfe", "max_iter": 8, "lr": 30.0, "max_eval": 6},
+    {"line_search_fn": "strong_wolfe", "max_iter": 8, "max_eval": 1},
+    {"line_search_fn": "strong_wolfe", "max_iter": 6, "tolerance_grad": 1e-2,
+     "tolerance_change": 1e-3},
 ]
 
 
@@ -41,7 +51,8 @@ def test_lbfgs_equals_torch(problem: Problem, options: dict[str, Any]) -> None:
         cost.backward()
         return cost
 
-    for i in range(50 // options["max_iter"]):  # later, rounding has grown to something visible
+    most = 12 if "line_search_fn" in options else 50  # later, rounding has grown to be visible
+    for i in range(max(2, most // options.get("max_iter", 20))):
         theirs.step(closure)
         step(updates)
         for parameter, tensor in zip(parameters, tensors, strict=True):
@@ -51,6 +62,84 @@ def test_lbfgs_equals_torch(problem: Problem, options: dict[str, Any]) -> None:
             np.testing.assert_allclose(
                 parameter.numpy(), wanted, rtol=1e-5, atol=1e-8, err_msg=f"step {i}"
             )
+
+
+@pytest.mark.torch
+def test_strong_wolfe_equals_torchs_search() -> None:
+    """Its sizes and counts, on waves over bowls with kinks; as machine code."""
+    torch = pytest.importorskip("torch")
+    search = importlib.import_module("torch.optim.lbfgs")._strong_wolfe
+    waves, first = gc.observed("waves", (5, 2), gc.float64), gc.observed("first", (), gc.float64)
+    most, x = gc.observed("most", (), gc.int64), gc.parameter(np.zeros(2), gc.float64)
+
+    def cost(x: Any, w: Any, sin: Callable[[Any], Any]) -> Any:
+        return (w[0] * x * x + w[1] * sin(w[2] * x + w[3]) + w[4] * abs(x - w[3])).sum()
+
+    land = Landscape(cost(x, waves, gc.ops.sin), [x])
+    found = strong_wolfe(
+        land, land.x, -land.gradient, first, land.cost, land.gradient, most=most, going=most >= 0
+    )
+    ours = gc.compile([waves, first, most], found)
+    rng, counts = np.random.default_rng(3), []
+    for case in range(400):
+        w = torch.tensor(10.0 ** rng.uniform([[-4], [-2], [0], [-1], [-3]], 1, (5, 2)))
+        w[4] *= case % 2  # every other without kinks
+        size, bound = 10.0 ** rng.uniform(-4, 1), int(rng.integers(0, 30) * rng.uniform())
+
+        def wanted(rounding: float, w: Any = w, size: float = size, bound: int = bound) -> Any:
+            def at(_: Any, t: Any, d: Any) -> tuple[float, Any]:
+                place = (t * d).clone().requires_grad_()
+                value = cost(place, w, torch.sin)
+                (slope,) = torch.autograd.grad(value, place)
+                return float(value.detach()) * (1.0 + rounding * np.cos(1e6 * float(t))), slope
+
+            start, g = at(None, 0.0, torch.zeros(2, dtype=torch.float64))
+            first = torch.tensor(size, dtype=torch.float64)
+            return search(at, None, first, -g, start, g, -g.dot(g), max_ls=bound)
+
+        (value, slope, found_size, count), other = wanted(0.0), wanted(1e-14)
+        if count != other[3] or abs(found_size - other[2]) > 1e-8 * found_size:
+            continue  # at a kink rounding decides where it goes
+        counts.append(count)
+        got = ours(w.numpy(), size, bound)
+        assert got.evaluations == count, case
+        np.testing.assert_allclose(got.size, float(found_size), rtol=1e-7, err_msg=str(case))
+        np.testing.assert_allclose(got.cost, value, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(got.gradient, slope.numpy(), rtol=1e-6, atol=1e-8)
+    assert len(counts) > 390 and max(counts) > 15
+
+
+def test_a_cost_that_is_no_number_is_too_high() -> None:
+    """x - log x from 3, the first size far beyond 0: torch ends with NaN there."""
+    x = gc.parameter(np.array([3.0]), gc.float64)
+    opt = optim.LBFGS(100.0, line_search_fn="strong_wolfe")
+    step(opt.minimize((x - gc.ops.log(x)).sum()))
+    np.testing.assert_allclose(x.numpy(), [1.0], atol=1e-6)
+
+
+@pytest.mark.torch
+def test_a_network_follows_torch_with_strong_wolfe() -> None:
+    torch = pytest.importorskip("torch")
+    net = nn.Linear(3, 6, dtype="float64") >> nn.Tanh() >> nn.Linear(6, 1, dtype="float64")
+    rng = np.random.default_rng(1)
+    at, x = rng.normal(size=(20, 3)), gc.observed("x", (20, 3), gc.float64)
+    cost = ((net(x) - gc.ops.sin(x[:, :1] * x[:, 1:2])) ** 2).mean()
+    options = {"max_iter": 6, "history_size": 4, "line_search_fn": "strong_wolfe"}
+    call = gc.compile([x], cost, optim.LBFGS(**options).minimize(cost))
+    theirs = torch.nn.Sequential(torch.nn.Linear(3, 6), torch.nn.Tanh(), torch.nn.Linear(6, 1))
+    theirs.double().load_state_dict({k: torch.tensor(v) for k, v in net.state_dict().items()})
+    optimizer, tx = torch.optim.LBFGS(theirs.parameters(), **options), torch.tensor(at)
+
+    def closure() -> Any:
+        optimizer.zero_grad()
+        value = ((theirs(tx) - torch.sin(tx[:, :1] * tx[:, 1:2])) ** 2).mean()
+        value.backward()
+        return value
+
+    for _ in range(5):
+        np.testing.assert_allclose(call(at), optimizer.step(closure).item(), rtol=1e-7)
+        for key, tensor in theirs.state_dict().items():
+            np.testing.assert_allclose(net.state_dict()[key], tensor.numpy(), rtol=1e-6, atol=1e-8)
 
 
 def rosenbrock(x: Array) -> tuple[float, Array, Array]:
@@ -173,6 +262,7 @@ def test_as_machine_code() -> None:
     wanted = data @ np.float32([[1.0], [-2.0], [0.5]]) + 0.25
     optimizers = {
         "lbfgs": optim.LBFGS(max_iter=5, history_size=4),
+        "wolfe": optim.LBFGS(max_iter=5, history_size=4, line_search_fn="strong_wolfe"),
         "cg": optim.ConjugateGradient(),
         "newton": optim.Newton(),
         "free": optim.HessianFree(damping=0.1),
@@ -216,7 +306,7 @@ W, V = gc.parameter((2,)), gc.parameter((2,), gc.float64)
 REFUSALS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: optim.LBFGS(0.0), ValueError, "lr must be > 0"),
     (lambda: optim.LBFGS(max_iter=0), ValueError, "at least 1"),
-    (lambda: optim.LBFGS(line_search_fn="strong_wolfe"), ValueError, "line_search_fn must be None"),
+    (lambda: optim.LBFGS(line_search_fn="armijo"), ValueError, "None or 'strong_wolfe'"),
     (lambda: optim.ConjugateGradient(beta="dai"), ValueError, "beta is one of"),
     (lambda: optim.Newton(damping=-1.0), ValueError, "damping must be >= 0"),
     (lambda: optim.HessianFree(cg_iterations=0), ValueError, "at least 1"),
