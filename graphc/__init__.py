@@ -71,8 +71,8 @@ if TYPE_CHECKING:
     from graphc import train as train
     from graphc.checkpoint import restore as restore
     from graphc.checkpoint import save as save
+    from graphc.compiling import compile as compile  # noqa: A004
     from graphc.executable import Executable as Executable
-    from graphc.executable import compile as compile  # noqa: A004
     from graphc.export import load_executable as load_executable
     from graphc.files import load_arrays as load_arrays
     from graphc.files import save_arrays as save_arrays
@@ -80,7 +80,7 @@ if TYPE_CHECKING:
 #: names imported at first use, and where they live ("" after the colon: the module itself)
 _LAZY = {
     "Executable": "graphc.executable:Executable",
-    "compile": "graphc.executable:compile",
+    "compile": "graphc.compiling:compile",
     "data": "graphc.data:",
     "draw": "graphc.draw:draw",
     "load_executable": "graphc.export:load_executable",

@@ -28,10 +28,10 @@ from graphc import tree
 from graphc.backends.cache import default_cache
 from graphc.backends.llvm.pool import available_cores, thread_count
 from graphc.backends.llvm.target import host_target
+from graphc.compiling import compile as compile_graph
 from graphc.draw import LEVELS, draw
 from graphc.errors import BackendError, GraphcError
 from graphc.executable import Executable
-from graphc.executable import compile as compile_graph
 from graphc.graph import Graph, Value, ancestors
 from graphc.nn.module import Module
 from graphc.types import Dim, Size, evaluate

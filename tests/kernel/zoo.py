@@ -13,12 +13,14 @@ import numpy as np
 from tests.kernel.case import Arrays, Case
 from tests.kernel.zoo_contract import CONTRACT
 from tests.kernel.zoo_index import INDEX
-from tests.kernel.zoo_more import MORE
+from tests.kernel.zoo_reduce import REDUCE
 from tests.kernel.zoo_rows import ROWS
+from tests.kernel.zoo_sizes import SIZES
+from tests.kernel.zoo_types import TYPES
 
 __all__ = ["ZOO", "assert_agrees"]
 
-ZOO: list[Case] = [*ROWS, *CONTRACT, *INDEX, *MORE]
+ZOO: list[Case] = [*ROWS, *CONTRACT, *INDEX, *SIZES, *REDUCE, *TYPES]
 
 
 def assert_agrees(case: Case, got: Arrays, want: Arrays, seed: int) -> None:

@@ -210,3 +210,38 @@ INDEX += cases(
     {"N": 2, "S": 5, "T": 9},
     {"N": 1, "S": 7, "T": 11},
 )
+
+# ---- movement
+
+MOVEMENT = """
+kernel movement
+  axes i:{I} j:{J}
+  in x f32[{I},{J}]
+  out turned f32[{J},{I}], flat f32[{I*J}], rolled f32[{I},{J}], flipped f32[{I},{J}]
+  out half f32[{(I+1)//2},{J}], unflat f32[{J},{I}]
+  a = load x[i, j]
+  store turned[j, i] = a
+  store flat[{J}*i + j] = a
+  b = load x[(i + 1) % {I}, j]
+  store rolled[i, j] = b
+  c = load x[{I-1} - i, j]
+  store flipped[i, j] = c
+  store half[i // 2, j] = a if i % 2 == 0
+  d = load x[({I}*j + i) // {J}, ({I}*j + i) % {J}]
+  store unflat[j, i] = d
+"""
+INDEX += cases(
+    "movement",
+    MOVEMENT,
+    lambda r, p: {"x": r.normal(p.I, p.J)},
+    lambda p, x: {
+        "turned": x.T,
+        "flat": x.ravel(),
+        "rolled": np.roll(x, -1, 0),
+        "flipped": x[::-1],
+        "half": x[::2],
+        "unflat": x.reshape(p.J, p.I),
+    },
+    {"I": 12, "J": 16},
+    {"I": 5, "J": 7},
+)
