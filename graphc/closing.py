@@ -99,22 +99,24 @@ def close(
     need.
 
     ``inputs`` default to the observed values needed, in program order. With ``mode`` None,
-    ``by_mode`` nodes stay. Attached updates of one state compose in program order. Raises
-    StateError where a state is updated both ways, BindError where an observed value is needed that
-    is no input, ScopeError where a body's value is used outside.
+    ``by_mode`` nodes stay. Attached updates of one state compose in program order; an optimizer's
+    step of a parameter, made of what was attached to it, comes after that. Raises StateError where
+    a state is otherwise updated both ways, BindError where an observed value is needed that is no
+    input, ScopeError where a body's value is used outside.
     """
     explicit = list(updates.items() if isinstance(updates, Mapping) else updates)
     roots = [*outputs, *(new for _, new in explicit)]
     nodes = needed_nodes(roots, mode)
     replaced, attached = _resolve(nodes, mode)
-    for state, _ in explicit:
-        if state in attached:
+    stepped = [(state, replaced.get(new, new)) for state, new in explicit]
+    for state, new in stepped:
+        if state in attached and not _goes_on(state, attached.pop(state), new):
             raise StateError(
                 f"{state!r} is updated explicitly and by an attached update: keep one of them",
                 state.node.source,
             )
     results = tuple(replaced.get(v, v) for v in outputs)
-    written = tuple((s, replaced.get(v, v)) for s, v in [*attached.items(), *explicit])
+    written = (*attached.items(), *stepped)
     needed = ancestors([*results, *(new for _, new in written)])
     observed = [n.outputs[0] for n in needed if n.op == "observed"]
     given = tuple(observed if inputs is None else inputs)
@@ -122,6 +124,13 @@ def close(
     graph = Graph(given, results, written)
     check_scope(graph)
     return _number_sites(prune_loops(graph))
+
+
+def _goes_on(state: Value, attached: Value, new: Value) -> bool:
+    """Whether ``new`` is made of what the forward pass wrote into a parameter: so a step from rows
+    that an embedding with ``max_norm`` has shortened keeps them short.
+    """
+    return state.node.op == "parameter" and attached.node in ancestors([new])
 
 
 def _check_given(observed: Sequence[Value], given: Sequence[Value]) -> None:

@@ -32,15 +32,22 @@ class EmbeddingBag(Embedding):
         self,
         num_embeddings: int,
         embedding_dim: int,
-        *,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
         mode: str = "mean",
+        sparse: bool = False,
+        *,
         include_last_offset: bool = False,
         padding_idx: int | None = None,
         dtype: object = float32,
     ) -> None:
-        super().__init__(num_embeddings, embedding_dim, padding_idx, dtype=dtype)
+        options = max_norm, norm_type, scale_grad_by_freq, sparse
+        super().__init__(num_embeddings, embedding_dim, padding_idx, *options, dtype=dtype)
         if mode not in ("sum", "mean", "max"):
             raise ValueError(f"EmbeddingBag: mode is 'sum', 'mean' or 'max', not {mode!r}")
+        if scale_grad_by_freq and mode == "max":
+            raise ValueError("EmbeddingBag: scale_grad_by_freq goes with mode 'sum' or 'mean'")
         self.mode, self.include_last_offset = mode, include_last_offset
 
     def forward(
@@ -54,10 +61,13 @@ class EmbeddingBag(Embedding):
             input,
             self.weight,
             offsets,
+            self.max_norm,
+            self.norm_type,
+            self.scale_grad_by_freq,
             self.mode,
-            per_sample_weights,
-            self.include_last_offset,
-            self.padding_idx,
+            per_sample_weights=per_sample_weights,
+            include_last_offset=self.include_last_offset,
+            padding_idx=self.padding_idx,
         )
 
     def _describe(self) -> str:

@@ -76,7 +76,11 @@ class Embedding(Module):
     """A table of vectors: ids [...] to ``weight[ids]`` [..., embedding_dim].
 
     ``weight`` [num_embeddings, embedding_dim] starts standard normal. Row ``padding_idx`` starts
-    at zero and has no derivative. An id outside of the table fails the call.
+    at zero and has no derivative. An id outside of the table fails the call. In mode train, rows
+    that are read and whose norm of order ``norm_type`` exceeds ``max_norm`` are shortened to it, in
+    ``weight`` itself; in mode eval they are read so, and nothing is written. With
+    ``scale_grad_by_freq`` a row learns by the mean over its ids, not their sum. See
+    ``functional.embedding``.
 
     >>> import graphc as gc
     >>> Embedding(10, 3)(gc.observed("ids", (4, 5), gc.int64)).shape
@@ -88,23 +92,37 @@ class Embedding(Module):
         num_embeddings: int,
         embedding_dim: int,
         padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = False,
         *,
         dtype: object = float32,
     ) -> None:
+        functional.layers.check_embedding(type(self).__name__, max_norm, sparse)
         if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
             raise ValueError(f"Embedding: padding_idx {padding_idx} is not among {num_embeddings}")
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
         self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
+        self.max_norm, self.norm_type = max_norm, norm_type
+        self.scale_grad_by_freq = scale_grad_by_freq
         draw = functools.partial(_normal_rows, zero_row=self.padding_idx)
         self.weight = parameter((num_embeddings, embedding_dim), dtype, init=draw)
 
     def forward(self, ids: Value) -> Value:
         """ids [...] -> [..., embedding_dim]."""
-        return functional.embedding(ids, self.weight, self.padding_idx)
+        options = self.padding_idx, self.max_norm, self.norm_type, self.scale_grad_by_freq
+        return functional.embedding(ids, self.weight, *options)
 
     def _describe(self) -> str:
-        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
-        return f"{self.num_embeddings}, {self.embedding_dim}{padding}"
+        options = {
+            "padding_idx": (self.padding_idx, None),
+            "max_norm": (self.max_norm, None),
+            "norm_type": (self.norm_type, 2.0),
+            "scale_grad_by_freq": (self.scale_grad_by_freq, False),
+        }
+        given = [f", {name}={v}" for name, (v, usual) in options.items() if v != usual]
+        return f"{self.num_embeddings}, {self.embedding_dim}{''.join(given)}"
 
 
 def _normal_rows(

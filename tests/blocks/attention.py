@@ -1,7 +1,8 @@
-"""Attention, transformer layers, bags of embeddings."""
+"""Attention, transformer layers, embeddings and bags of them."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -181,6 +182,31 @@ BAGS = [
     _bag(FLAT, array([0, 4, 7], "int"), mode="sum", include_last_offset=True),
     Block("EmbeddingBag", (7, 3), {"mode": "sum"}, (FLAT, _HALVES, normal(7)), second=False,
           how="with per_sample_weights"),
+    _bag(FLAT, _HALVES, max_norm=1.0),
+    _bag(FLAT, _HALVES, max_norm=0.8, norm_type=1.0, mode="max"),
+    # PyTorch counts a wrong id in bags on CPUs; here every id comes twice
+    _bag(array([4, 0, 3, 3, 4, 0], "int"), array([0, 4], "int"), scale_grad_by_freq=True,
+         mode="sum"),
+    _bag(array([4, 0, 3, 3, 4, 0], "int"), array([0, 4], "int"), max_norm=0.5,
+         scale_grad_by_freq=True, padding_idx=3),
 ]  # fmt: skip
 
-ATTENTION = [*PRODUCTS, *HEADS, *map(_grouped, (1, 2, 4)), *LAYERS, *BAGS]
+_IDS = array([[0, 2, 2, 6, 1], [6, 6, 6, 0, 2]], "int")
+TABLES = [
+    Block("Embedding", (7, 3), options, (_IDS,), second=False)
+    for options in (
+        {"padding_idx": 2},
+        {"max_norm": 1.0},
+        {"max_norm": 0.5, "norm_type": math.inf, "padding_idx": -1},
+        {"max_norm": 1.5, "norm_type": 0.5},
+        {"max_norm": 0.3, "norm_type": 3},
+        {"scale_grad_by_freq": True, "padding_idx": 2},
+        {"scale_grad_by_freq": True, "max_norm": 1.5, "norm_type": 1.0},
+    )
+]
+TABLES.append(
+    Block("embedding", (), {"max_norm": 1.0, "scale_grad_by_freq": True}, (_IDS, normal(7, 3)),
+          second=False)
+)  # fmt: skip
+
+ATTENTION = [*PRODUCTS, *HEADS, *map(_grouped, (1, 2, 4)), *LAYERS, *BAGS, *TABLES]

@@ -69,6 +69,19 @@ def test_explicit_and_attached_updates_conflict() -> None:
         close([y], {s: x})
 
 
+def test_a_step_of_a_parameter_comes_after_what_is_attached_to_it() -> None:
+    """Where it is made of that; otherwise one of the two would be lost."""
+    p, x = gc.parameter(3), observed()
+    early = p - 1.0
+    y = attach(x * p, p, p * 2.0)
+    graph = close([y], {p: p - 1.0})
+    assert [written for written, _ in graph.updates] == [p]
+    p.set([1.0, 2.0, 3.0])
+    assert interpret(graph, [np.float32(2.0)])[1][p].tolist() == [1.0, 3.0, 5.0]
+    with pytest.raises(gc.StateError, match="explicitly and by an attached"):
+        close([y], {p: early})
+
+
 def test_modes_choose_a_branch_and_its_updates() -> None:
     s, x = state("s"), observed()
     y = gc.by_mode(train=attach(x * 2.0, s, s + 1.0), eval=x * 3.0)

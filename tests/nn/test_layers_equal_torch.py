@@ -146,6 +146,58 @@ def test_embedding(padding_idx: int | None) -> None:
             call(np.full((3, 5), wrong))
 
 
+@pytest.mark.parametrize("kind", ["Embedding", "EmbeddingBag"])
+def test_training_with_a_largest_norm(kind: str) -> None:
+    """The optimizer steps from the shortened rows, twice read in a step; eval writes nothing."""
+    options = {"max_norm": 0.7, "norm_type": 2.0}
+    ours, theirs = pair(kind, (7, 4), options, "float32")
+    ids = gc.observed("ids", (3, 5), gc.int64)
+    scale = np.random.default_rng(3).normal(size=4).astype(np.float32)
+    loss = (ours(ids) * scale).sum() + (ours((ids + 3) % 7) ** 2).sum()
+    descend = gc.optim.SGD(lr=0.3, momentum=0.9, weight_decay=0.1)
+    step, read = gc.compile([ids], loss, descend.minimize(loss)), gc.compile([ids], ours(ids))
+    steps = torch.optim.SGD(theirs.parameters(), lr=0.3, momentum=0.9, weight_decay=0.1)
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        at = rng.integers(0, 6, (3, 5))
+        held = ours.weight.numpy()
+        got = read(at)
+        np.testing.assert_array_equal(ours.weight.numpy(), held)
+        given = torch.tensor(at)
+        np.testing.assert_allclose(got, theirs(given).detach().numpy(), rtol=1e-5, atol=1e-6)
+        steps.zero_grad()
+        cost = (theirs(given) * torch.tensor(scale)).sum() + (theirs((given + 3) % 7) ** 2).sum()
+        cost.backward()
+        steps.step()
+        np.testing.assert_allclose(step(at), cost.item(), rtol=1e-5)
+        wanted = theirs.weight.detach().numpy()
+        np.testing.assert_allclose(ours.weight.numpy(), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_computed_table_is_read_with_a_largest_norm() -> None:
+    table, ids = gc.observed("table", (5, 2), "float64"), gc.observed("ids", (4,), gc.int64)
+    out = nn.functional.embedding(ids, table * 2.0, max_norm=1.0)
+    at = np.random.default_rng(2).normal(size=(5, 2))
+    got = gc.compile([table, ids], out)(at, [1, 3, 3, 0])
+    rows = 2.0 * at[[1, 3, 3, 0]]
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    np.testing.assert_allclose(got, rows * np.minimum(1.0, 1.0 / norms), rtol=1e-6)
+
+
+def test_frequencies_in_bags_that_pytorch_counts_wrongly() -> None:
+    """As the sums of an Embedding's rows, whose counts PyTorch has right."""
+    at, weight = np.array([[1, 5, 2], [2, 5, 2]]), np.random.default_rng(2).normal(size=(7, 3))
+    ids, table = gc.observed("ids", (2, 3), gc.int64), gc.observed("table", (7, 3), "float64")
+    slopes = np.random.default_rng(4).normal(size=(2, 3))
+    out = nn.functional.embedding_bag(ids, table, scale_grad_by_freq=True)
+    slope = gc.grad((out * slopes).sum(), table)
+    got = gc.compile([ids, table], [out, slope])(at, weight)[1]
+    rows = torch.tensor(weight, requires_grad=True)
+    read = torch.nn.functional.embedding(torch.tensor(at), rows, scale_grad_by_freq=True)
+    (read.mean(1) * torch.tensor(slopes)).sum().backward()
+    np.testing.assert_allclose(got, rows.grad.numpy(), rtol=1e-12)
+
+
 def test_two_calls_of_a_batch_norm_in_one_step() -> None:
     """Statistics move in program order, momentum None counts each call; eval sees the result."""
     for momentum in (0.1, None):
@@ -383,6 +435,16 @@ def test_refusals() -> None:
         nn.Embedding(4, 2)(x)
     with pytest.raises(ValueError, match="padding_idx 4"):
         nn.Embedding(4, 2, padding_idx=4)
+    with pytest.raises(ValueError, match=r"Embedding: sparse=True .* dense arrays: leave it out"):
+        nn.Embedding(4, 2, sparse=True)
+    with pytest.raises(ValueError, match="EmbeddingBag: max_norm must be >= 0, got -1"):
+        nn.EmbeddingBag(4, 2, max_norm=-1.0)
+    ids = gc.observed("ids", (2, 3), gc.int64)
+    with pytest.raises(ValueError, match="embedding: sparse=True"):
+        nn.functional.embedding(ids, gc.ops.zeros((4, 2)), sparse=True)
+    with pytest.raises(ValueError, match="scale_grad_by_freq goes with mode 'sum' or 'mean'"):
+        nn.EmbeddingBag(4, 2, scale_grad_by_freq=True, mode="max")
+    assert nn.Embedding(4, 2, max_norm=1.0)._describe() == "4, 2, max_norm=1.0"
     with pytest.raises(gc.ShapeError, match="are none"):
         nn.Flatten(3, 1)(x)
 

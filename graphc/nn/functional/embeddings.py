@@ -10,7 +10,7 @@ from graphc import ops
 from graphc.dsl import constant
 from graphc.errors import DTypeError, ShapeError
 from graphc.graph import Value
-from graphc.nn.functional.layers import embedding
+from graphc.nn.functional.layers import check_embedding, embedding
 from graphc.op import composite
 from graphc.ops.lifting import lift_one
 from graphc.source import here
@@ -24,7 +24,11 @@ def embedding_bag(
     input: Value,
     weight: Value,
     offsets: Value | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
     mode: str = "mean",
+    sparse: bool = False,
     per_sample_weights: Value | None = None,
     include_last_offset: bool = False,
     padding_idx: int | None = None,
@@ -34,7 +38,8 @@ def embedding_bag(
     ``input`` holds ids: [bags, size], or [n] with ``offsets`` [bags], where bag b is
     input[offsets[b] : offsets[b + 1]] (with ``include_last_offset`` the last offset ends the last
     bag). An empty bag is 0. ``per_sample_weights``, shaped like input, weigh a sum. Ids equal to
-    ``padding_idx`` do not count.
+    ``padding_idx`` do not count. The other options are ``embedding``'s, and ``max_norm`` shortens
+    rows of the table as it does there; frequencies do not scale the slopes of a maximum.
 
     >>> import graphc as gc
     >>> ids, weight = gc.observed("ids", (4, 3), gc.int64), gc.observed("weight", (10, 2))
@@ -43,6 +48,8 @@ def embedding_bag(
     """
     if mode not in ("sum", "mean", "max"):
         raise ValueError(f"embedding_bag: mode is 'sum', 'mean' or 'max', not {mode!r}")
+    if scale_grad_by_freq and mode == "max":
+        raise ValueError("embedding_bag: scale_grad_by_freq goes with mode 'sum' or 'mean'")
     if per_sample_weights is not None and mode != "sum":
         raise ValueError(f"embedding_bag: per_sample_weights go with mode 'sum', not {mode!r}")
     if per_sample_weights is not None and per_sample_weights.shape != input.shape:
@@ -51,7 +58,8 @@ def embedding_bag(
             here(),
         )
     flat, bag_of, bags = _bags(input, offsets, include_last_offset)
-    rows = embedding(flat, weight, padding_idx)
+    check_embedding("embedding_bag", max_norm, sparse)
+    rows = embedding(flat, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq)
     counts = ops.ones(flat.shape, rows.dtype)
     if padding_idx is not None:
         counts = (flat != padding_idx % _count(weight)).astype(rows.dtype)
