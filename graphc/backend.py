@@ -47,6 +47,10 @@ class Loaded(Protocol):
     def arena_bytes(self) -> int:
         """Bytes that intermediate results take."""
 
+    @property
+    def control(self) -> tuple[str, ...]:
+        """How loops and branches run where that is not just what the schedule says, a line each."""
+
     def call_into(self, args: Sequence[object], outputs: Sequence[NDArray[Any]]) -> None:
         """Call with results written to given arrays."""
 

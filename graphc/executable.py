@@ -346,7 +346,7 @@ class Executable:
     def explain(self) -> Explanation:
         """What was fused into what, and for each edge that was not, why, with a number."""
         latest = self._latest()
-        return explain(latest.compiled, latest.memory)
+        return explain(latest.compiled, latest.memory, latest.loaded.control)
 
     def source(self, kernel: str) -> str:
         """The text that a kernel was compiled from."""

@@ -237,6 +237,8 @@ class Program:
         return self.kernels[kernel].ir()
 
     assembly_kinds = ("asm",)
+    #: the walker runs loops and branches as the schedule says
+    control: tuple[str, ...] = ()
 
     def resources(self, kernel: str) -> Mapping[str, int]:
         """Nothing that a CPU's code would have to share."""

@@ -22,6 +22,7 @@ from graphc.backend import Plan
 from graphc.backends.triton.array import Array, Pool, is_device_array, take
 from graphc.backends.triton.binding import Binding, bytes_of
 from graphc.backends.triton.compiler import CompiledKernel, compile_kernels
+from graphc.backends.triton.control import described
 from graphc.backends.triton.driver import Driver, Function
 from graphc.backends.triton.emit import CHECK_LIMIT
 from graphc.backends.triton.inspection import Inspected
@@ -134,6 +135,11 @@ class Program(Inspected):
     def arena_bytes(self) -> int:
         """Bytes that intermediate results take, for the sizes bound last."""
         return self._current.schedule.arena_bytes if self._current else 0
+
+    @property
+    def control(self) -> tuple[str, ...]:
+        """How loops and branches run, for the sizes bound last."""
+        return described(self._current.schedule if self._current else self.schedule)
 
     def rebind(self, sizes: Mapping[str, int]) -> None:
         """Make calls expect these sizes of the run-time dims (by name)."""

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 from numpy.typing import NDArray
 
 from graphc.backends.triton.compiler import CompiledKernel
+from graphc.backends.triton.control import described
 from graphc.backends.triton.inspection import Inspected
 from graphc.backends.triton.jobs import Key
 from graphc.backends.triton.toolchain import Target
@@ -31,6 +32,11 @@ class StaticProgram(Inspected):
     def arena_bytes(self) -> int:
         """Bytes that intermediate results take, 0 where that depends on run-time sizes."""
         return 0 if self.schedule.sizes else self.schedule.arena_bytes
+
+    @property
+    def control(self) -> tuple[str, ...]:
+        """How loops and branches will run, a line each."""
+        return described(self.schedule)
 
     def call(self, *args: object, **by_name: object) -> Any:
         self._refuse()

@@ -1,10 +1,7 @@
 """A schedule with known sizes -> graphs and what the host does between them.
 
-Launches between two joins run concurrently; a loop of known length is unrolled into one graph up to
-``MOST_NODES`` nodes, longer ones are driven by the host. Branches are decided by the device, and so
-are the turns of a ``while`` loop (``gates.py``): a graph has several of them, those past the loop's
-end do nothing, and the host reads one word to know whether to launch the graph again. A loop with a
-loop or branch inside that does not fit in a graph has one turn between two looks of the host.
+Launches between two joins run concurrently. How loops and branches run is chosen in ``control.py``;
+what the device decides, it decides by gates (``gates.py``).
 """
 
 from __future__ import annotations
@@ -14,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Union
 
 from graphc.backends.triton.compiler import CompiledKernel
+from graphc.backends.triton.control import choices, known
 from graphc.backends.triton.driver import Driver, Function, Parameters
 from graphc.backends.triton.gates import ENDLESS
 from graphc.backends.triton.jobs import Launching
@@ -49,13 +47,6 @@ __all__ = [
     "gate_words",
     "kernel_runs",
 ]
-
-#: nodes of one graph beyond which a loop is driven by the host
-MOST_NODES = 4096
-#: turns of a ``while`` loop in one graph, and the nodes that they may have together
-MOST_TURNS, MOST_TURN_NODES = 16, 256
-#: nodes of a branch beyond which the host asks which side to launch
-MOST_SKIPPED = 64
 
 
 @dataclass(frozen=True)
@@ -164,6 +155,7 @@ class _Builder:
         controls = [s for s in walk(schedule.body) if isinstance(s, (While, If))]
         pairs = zip(gates[::2], gates[1::2], strict=True)
         self.gates = {id(s): pair for s, pair in zip(controls, pairs, strict=False)}
+        self.choices = choices(schedule)
         self.guard = error
         self.guarded = False
         self.steps: list[Step] = []
@@ -204,9 +196,9 @@ class _Builder:
         self.guarded = self.guarded or bool(self.schedule.checks)
 
     def loop(self, loop: Loop) -> None:
-        length, cell = max(0, _known(loop.length)), self.addresses[loop.counter]
-        nodes = _nodes_of(loop.body)
-        if nodes is not None and self.nodes + length * nodes <= MOST_NODES:
+        choice, cell = self.choices[id(loop)], self.addresses[loop.counter]
+        length = choice.turns
+        if choice.whole:
             for i in range(length):
                 self.word(cell, i)
                 self.body(loop.body)
@@ -216,16 +208,16 @@ class _Builder:
         self.steps.append(Repeat(cell, length, self.inner(loop.body)))
 
     def turns(self, loop: While) -> None:
-        """A ``while`` loop: see ``gates.py``."""
+        """A ``while`` loop."""
         gate, own = self.gates[id(loop)]
         count = own if loop.counter is None else self.addresses[loop.counter]
-        limit = ENDLESS if loop.max_steps is None else max(0, _known(loop.max_steps))
+        limit = ENDLESS if loop.max_steps is None else max(0, known(loop.max_steps))
         outer = self.guard
         turn = [self.addresses[loop.predicate], outer, gate, count, gate, count, limit]
-        together, whole = _turns(loop)
+        choice = self.choices[id(loop)]
 
         def some_turns() -> None:
-            for _ in range(together):
+            for _ in range(choice.turns):
                 with self.guarded_by(gate):
                     self.body(loop.body)
                 self.decide(loop, turn)
@@ -233,7 +225,7 @@ class _Builder:
         self.word(count, 0)
         self.word(gate, 1)
         self.decide(loop, turn)
-        if whole:
+        if choice.whole:
             some_turns()
             return
         self.close()
@@ -244,7 +236,7 @@ class _Builder:
         gates = self.gates[id(branch)]
         sides = branch.then, branch.otherwise
         self.decide(branch, [self.addresses[branch.predicate], self.guard, *gates])
-        if _nodes_of((branch,)) is not None:
+        if self.choices[id(branch)].whole:
             for gate, side in zip(gates, sides, strict=True):
                 with self.guarded_by(gate):
                     self.body(side)
@@ -327,10 +319,10 @@ class _Builder:
     def ready(self, statement: Launch | Copy) -> list[KernelRun]:
         """What a launch runs, with all its words; nothing where its grid is empty."""
         if isinstance(statement, Copy):
-            sizes = [_known(self.schedule.buffer[statement.source].type.elements)]
+            sizes = [known(self.schedule.buffer[statement.source].type.elements)]
             label = f"copy {statement.source} -> {statement.target}"
         else:
-            sizes = [_known(e) for e in statement.sizes]
+            sizes = [known(e) for e in statement.sizes]
             where = "" if statement.source is None else f" ({statement.source})"
             label = f"kernel {statement.kernel}{where}"
         loaded = self.kernels(statement, self.guarded)
@@ -364,42 +356,3 @@ def _parameters(compiled: CompiledKernel, words: list[int], label: str) -> Param
     if len(words) != len(compiled.emitted.arguments) or any(n != 8 for n in wanted):
         raise BackendError(f"{label}: its parameters are not those of the compiled code")
     return Parameters(words + [0] * (len(wanted) - len(words)))
-
-
-def _nodes_of(body: Body) -> int | None:
-    """About how many nodes a body has, or None where the host must look at a word meanwhile."""
-    total = 2
-    for statement in body:
-        match statement:
-            case Loop():
-                times, inner = max(0, _known(statement.length)), _nodes_of(statement.body)
-            case While():
-                times, whole = _turns(statement)
-                inner = _nodes_of(statement.body) if whole else None
-            case If():
-                sides = _nodes_of(statement.then), _nodes_of(statement.otherwise)
-                times, inner = 1, None if None in sides else sum(n for n in sides if n is not None)
-                if inner is not None and inner > MOST_SKIPPED:
-                    inner = None
-            case _:
-                times, inner = 1, 2
-        if inner is None:
-            return None
-        total += times * inner
-    return total if total <= MOST_NODES else None
-
-
-def _turns(loop: While) -> tuple[int, bool]:
-    """How many turns a graph has, and whether the loop has no more than these."""
-    nodes = _nodes_of(loop.body)
-    if nodes is None:
-        return 1, False
-    most = max(1, min(MOST_TURNS, MOST_TURN_NODES // (nodes + 1)))
-    limit = None if loop.max_steps is None else max(0, _known(loop.max_steps))
-    return (most, False) if limit is None or limit > most else (limit, True)
-
-
-def _known(extent: object) -> int:
-    if not isinstance(extent, int):
-        raise BackendError(f"the size {extent} is not bound")
-    return extent

@@ -98,6 +98,7 @@ class Explanation:
     repeated: tuple[Repeated, ...] = ()
     bound: int | None = None
     reused: Mapping[str, int] = field(default_factory=dict)
+    control: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         count = len({e.name for e in self.kernels})
@@ -106,6 +107,9 @@ class Explanation:
         if self.edges:
             lines.append("not fused:")
             lines += [f"  {edge}" for edge in self.edges]
+        if self.control:
+            lines.append("loops and branches:")
+            lines += [f"  {line}" for line in self.control]
         if self.repeated:
             total = _size(sum(r.bytes for r in self.repeated))
             lines.append(f"computed again in the backward pass, instead of keeping {total}:")
@@ -120,8 +124,12 @@ class Explanation:
         return "\n".join(lines)
 
 
-def explain(compiled: Compiled, memory: MemoryPlan | None = None) -> Explanation:
-    """The explanation of a compiled program."""
+def explain(
+    compiled: Compiled, memory: MemoryPlan | None = None, control: tuple[str, ...] = ()
+) -> Explanation:
+    """The explanation of a compiled program; ``control`` is what its backend says of loops and
+    branches.
+    """
     schedule = compiled.scheduled.schedule
     launches = [s for s in walk(schedule.body) if isinstance(s, Launch)]
     pairs = list(zip(launches, compiled.calls, strict=True))
@@ -131,8 +139,9 @@ def explain(compiled: Compiled, memory: MemoryPlan | None = None) -> Explanation
     edges = _edges(compiled, pairs)
     reused = {} if memory is None else memory.reused
     return Explanation(
-        schedule.name, kernels, edges, peak, by_source, _repeated(pairs), bound, reused
-    )
+        schedule.name, kernels, edges, peak, by_source, _repeated(pairs), bound, reused,
+        control,
+    )  # fmt: skip
 
 
 def _repeated(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc as garbage
+import re
 
 import numpy as np
 import pytest
@@ -134,9 +135,9 @@ def test_a_scan_is_unrolled_into_the_graph(device, length) -> None:
 
 
 def test_long_loops_are_driven_by_the_host(device, monkeypatch) -> None:
-    from graphc.backends.triton import steps
+    from graphc.backends.triton import control
 
-    monkeypatch.setattr(steps, "MOST_NODES", 8)
+    monkeypatch.setattr(control, "MOST_NODES", 8)
     x = gc.observed("x", (3,))
     out, _ = gc.scan(lambda a, _: (a * 0.5 + x, None), x, length=20)
     program = gc.compile([x], out, backend="triton")
@@ -147,19 +148,6 @@ def test_long_loops_are_driven_by_the_host(device, monkeypatch) -> None:
     for _ in range(20):
         value = value * np.float32(0.5) + np.float32([1, 2, 3])
     np.testing.assert_allclose(got, value, rtol=1e-6)
-
-
-def test_while_and_cond_read_their_predicates(device) -> None:
-    x = gc.observed("x", (), gc.float32)
-    doubled = gc.while_loop(lambda a: a < 100.0, lambda a: a * 2.0, x)
-    chosen = gc.cond(x > 3.0, lambda a: a + 1.0, lambda a: a - 1.0, x)
-    program = gc.compile([x], [doubled, chosen], backend="triton")
-    for value in (1.0, 5.0, 200.0):
-        wanted = value
-        while wanted < 100.0:
-            wanted *= 2.0
-        got = program(np.float32(value))
-        assert [float(v) for v in got] == [wanted, value + 1 if value > 3 else value - 1]
 
 
 def looks(device) -> int:
@@ -181,9 +169,9 @@ def test_a_branch_asks_the_host_nothing(device) -> None:
 
 @pytest.mark.parametrize("steps", [0, 1, 15, 16, 17, 40])
 def test_a_loop_asks_once_in_sixteen_turns(device, monkeypatch, steps) -> None:
-    from graphc.backends.triton import steps as module
+    from graphc.backends.triton import control
 
-    monkeypatch.setattr(module, "MOST_TURN_NODES", 1 << 10)
+    monkeypatch.setattr(control, "MOST_TURN_NODES", 1 << 10)
     x = gc.observed("x", ())
     got = gc.while_loop(lambda a: a < 0.0, lambda a: a + 1.0, x)
     program = gc.compile([x], got, backend="triton")
@@ -237,6 +225,48 @@ def test_a_check_that_fails_in_a_loop_ends_it(device) -> None:
     assert looks(device) <= 3
     assert [float(v) for v in program(np.int64(100))] == [100.0, 0.0]
     assert count.numpy() == 1.0
+
+
+def _grows(a, most=None):
+    return gc.while_loop(lambda a: a < 100.0, lambda a: a * 2.0, a, max_steps=most)
+
+
+def _turned(a, length):
+    return gc.scan(lambda a, _: (a * 0.5, None), a, length=length)[0]
+
+
+def _long(a):
+    return gc.cond(a > 0.0, _grows, lambda a: a - 1.0, a)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (_grows, "while .*: the device decides; 16 turns a launch, nothing is done past the end, then"),
+        (lambda a: _grows(a, 3), "its 3 turns are in one graph"),
+        (lambda a: gc.cond(a > 0.0, lambda: a, lambda: a * 2.0), "both sides are launched, one d"),
+        (_long, "if .*: the device decides; the host looks and launches one side"),
+        (lambda a: _turned(a, 20), "loop .*: its 20 turns are in one graph"),
+        (lambda a: _turned(a, 5000), "loop .*: the host launches one graph for each of its 5,000"),
+    ],
+)
+def test_explain_says_who_decides(body, said) -> None:
+    x = gc.observed("x", ())
+    program = gc.compile([x], body(x), target="sm_90")
+    assert re.search(said, str(program.explain())), program.explain()
+
+
+def test_explain_says_it_of_the_sizes_of_a_call(device) -> None:
+    rows = gc.Dim("T", specialize=False)
+    x = gc.observed("x", (rows,))
+    program = gc.compile([x], gc.scan(lambda a, v: (a + v, None), 0.0 * x[0], x)[0],
+                         backend="triton")
+    assert "chosen for the sizes of a call" in str(program.explain())
+    program(np.ones(3, np.float32))
+    assert "its 3 turns are in one graph" in str(program.explain())
+    llvm = gc.compile([x], gc.scan(lambda a, v: (a + v, None), 0.0 * x[0], x)[0], backend="llvm")
+    llvm(np.ones(3, np.float32))
+    assert "loops and branches" not in str(llvm.explain())
 
 
 def test_run_time_sizes_need_no_new_code(device) -> None:
