@@ -242,7 +242,7 @@ def _long(a):
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (_grows, "while .*: the device decides; 16 turns a launch, nothing is done past the end, then"),
+        (_grows, "while .*: the device decides; 16 turns a launch, nothing is done past the e"),
         (lambda a: _grows(a, 3), "its 3 turns are in one graph"),
         (lambda a: gc.cond(a > 0.0, lambda: a, lambda: a * 2.0), "both sides are launched, one d"),
         (_long, "if .*: the device decides; the host looks and launches one side"),
