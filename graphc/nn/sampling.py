@@ -47,9 +47,11 @@ class Upsample(Module):
         mode: str = "nearest",
         align_corners: bool | None = None,
         recompute_scale_factor: bool | None = None,
+        antialias: bool = False,
     ) -> None:
         self.size, self.scale_factor, self.mode = size, scale_factor, mode
         self.align_corners, self.recompute_scale_factor = align_corners, recompute_scale_factor
+        self.antialias = antialias
 
     def forward(self, x: Value) -> Value:
         """[N, C, *space] -> [N, C, *space']."""
@@ -60,11 +62,12 @@ class Upsample(Module):
             self.mode,
             self.align_corners,
             self.recompute_scale_factor,
+            self.antialias,
         )
 
     def _describe(self) -> str:
         to = f"size={self.size}" if self.size is not None else f"scale_factor={self.scale_factor}"
-        return f"{to}, mode={self.mode!r}"
+        return f"{to}, mode={self.mode!r}" + (", antialias=True" if self.antialias else "")
 
 
 class UpsamplingNearest2d(Upsample):

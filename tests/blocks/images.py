@@ -108,6 +108,21 @@ IMAGES = [
          recompute_scale_factor=True),
     _one("interpolate", (1, 2, 3, 4, 3), size=(5, 2, 4), mode="trilinear"),
     _one("interpolate", (2, 2, 5, 6), size=(2, 3), mode="area"),
+    *[
+        _one("interpolate", (1, 2, 7, 9), mode=mode, antialias=True, **to)
+        for mode in ("bilinear", "bicubic")
+        for to in (
+            {"size": (3, 12)},
+            {"scale_factor": (0.3, 0.7)},
+            # of a width of 1 PyTorch repeats the first row
+            {"size": (4, 2), "align_corners": True},
+        )
+    ],
+    _one("interpolate", (1, 1, 9, 4), scale_factor=(0.4, 1.6), mode="bicubic", antialias=True,
+         recompute_scale_factor=True),
+    Block("Upsample", (), {"size": (4, 3), "mode": "bicubic", "antialias": True},
+          (normal(1, 2, 9, 8),), reference=lambda torch, x: torch.nn.functional.interpolate(
+              x, (4, 3), mode="bicubic", antialias=True), formula="functional.interpolate"),
     _one("Upsample", (2, 3, 4), scale_factor=2),
     _one("Upsample", (1, 2, 3, 4), size=(5, 5), mode="bicubic"),
     _one("UpsamplingNearest2d", (1, 2, 3, 4), scale_factor=2),

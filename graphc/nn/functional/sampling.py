@@ -33,6 +33,8 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
+#: the modes that may be smoothed, with half of their kernel's width
+_ALIASING = {"bilinear": 1.0, "bicubic": 2.0}
 _MODES = {"linear": 1, "bilinear": 2, "trilinear": 3, "bicubic": 2}
 
 
@@ -47,6 +49,7 @@ def interpolate(
     mode: str = "nearest",
     align_corners: bool | None = None,
     recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
 ) -> Value:
     """x [N, C, *space] at another size, given outright or by factors: floor(extent * factor).
 
@@ -59,12 +62,20 @@ def interpolate(
     - "bicubic" (2 axes): Keys's cubic with a = -3/4 through four neighbours (Keys 1981)
     - "area": the mean of what the place covers, ``adaptive_avg_pool``
 
+    ``antialias`` (with "bilinear" and "bicubic") stretches the kernel by r where r > 1, so that a
+    smaller image sees every element, as PIL's does: sum over i of k((i + 1/2 - c) / max(r, 1)) x_i
+    over the sum of the k, c = (j + 1/2) r, the cubic's a being -1/2.
+
     >>> import graphc as gc
     >>> interpolate(gc.observed("x", (1, 3, 4, 6)), scale_factor=2, mode="bilinear").shape
     (1, 3, 8, 12)
     """
     value = lift_one("interpolate", x)
     space = _known_space(value, mode, align_corners)
+    if antialias and mode not in _ALIASING:
+        raise ValueError(
+            f"interpolate: antialias goes with mode {' or '.join(_ALIASING)}, not {mode!r}"
+        )
     if (size is None) == (scale_factor is None):
         raise ValueError("interpolate: give size or scale_factor, one of them")
     if size is not None:
@@ -79,7 +90,11 @@ def interpolate(
         return adaptive_average(value, sizes)
     for i, wanted in enumerate(sizes):
         rate = space[i] / wanted if factors is None else 1.0 / factors[i]
-        value = _resized(value, 2 + i, space[i], wanted, rate, mode, bool(align_corners))
+        if antialias:
+            rate = _between_corners(space[i], wanted) if align_corners else rate
+            value = _smoothed(value, 2 + i, space[i], wanted, rate, mode)
+        else:
+            value = _resized(value, 2 + i, space[i], wanted, rate, mode, bool(align_corners))
     return value
 
 
@@ -120,7 +135,7 @@ def _resized(
         return _taken(value, np.minimum(at.astype(np.int64), last), axis)
     place = (j + 0.5) * rate - 0.5
     if corners:
-        place = j * (last / (size - 1) if size > 1 else 0.0)
+        place = j * _between_corners(extent, size)
     offsets: tuple[int, ...] = (0, 1)
     if mode == "bicubic":
         low = np.floor(place)
@@ -140,9 +155,31 @@ def _resized(
     return total
 
 
-def _keys(d: Array) -> Array:
-    """Keys's cubic kernel, a = -3/4, at distances below 2."""
-    a, t = -0.75, np.abs(d)
+def _between_corners(extent: int, size: int) -> float:
+    """The step from place to place where the corners stay."""
+    return (extent - 1) / (size - 1) if size > 1 else 0.0
+
+
+def _smoothed(value: Value, axis: int, extent: int, size: int, rate: float, mode: str) -> Value:
+    """One axis: the mean of what the stretched kernel covers, by constant weights."""
+    stretch = max(rate, 1.0)
+    center, reach = (np.arange(size) + 0.5) * rate, _ALIASING[mode] * stretch
+    # an element counts whose middle is within the reach
+    low = np.maximum(np.floor(center - reach + 0.5), 0.0)
+    high = np.minimum(np.floor(center + reach + 0.5), extent)
+    places = low[:, None] + np.arange(int((high - low).max()))
+    distance = (places + 0.5 - center[:, None]) / stretch
+    kernel = _keys(distance, -0.5) if mode == "bicubic" else np.maximum(1 - np.abs(distance), 0.0)
+    weights = np.where(places < high[:, None], kernel, 0.0)
+    weights /= weights.sum(1, keepdims=True)
+    seen = _taken(value, np.minimum(places, extent - 1).astype(np.int64), axis)
+    shape = (*weights.shape, *(1,) * (value.ndim - 1 - axis))
+    return ops.sum(seen * constant(weights.reshape(shape), value.dtype), axis + 1)
+
+
+def _keys(d: Array, a: float = -0.75) -> Array:
+    """Keys's cubic kernel, in PyTorch a = -3/4."""
+    t = np.abs(d)
     near = ((a + 2.0) * t - (a + 3.0)) * t * t + 1.0
     far = ((a * t - 5.0 * a) * t + 8.0 * a) * t - 4.0 * a
     kernel: Array = np.where(t <= 1.0, near, np.where(t < 2.0, far, 0.0))
