@@ -8,7 +8,8 @@ from typing import Any
 
 from graphc.graph import Value
 from graphc.operators import call
-from graphc.optim.optimizer import LearningRate, Moment, Optimizer, Rule
+from graphc.optim.optimizer import Moment, Optimizer, Rule
+from graphc.optim.settings import Setting
 
 __all__ = ["Adam", "AdamW"]
 
@@ -23,7 +24,8 @@ class Adam(Optimizer):
         m <- beta1 m + (1 - beta1) g          v <- beta2 v + (1 - beta2) g^2
         p <- p - lr / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
 
-    ``amsgrad`` divides by the largest v so far (Reddi, Kale, Kumar 2018).
+    ``amsgrad`` divides by the largest v so far (Reddi, Kale, Kumar 2018). ``lr`` and each of
+    ``betas`` may be functions of the step (``optim.schedules``) or scalar Values.
 
     >>> import graphc as gc
     >>> w = gc.parameter((2,)).named("w")
@@ -32,13 +34,14 @@ class Adam(Optimizer):
     """
 
     options = ("betas", "eps", "weight_decay", "amsgrad")
+    varying = ("betas",)
     _decoupled = False
 
     def __init__(
         self,
-        lr: LearningRate = 1e-3,
+        lr: Setting = 1e-3,
         *,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: tuple[Setting, Setting] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         amsgrad: bool = False,
@@ -96,9 +99,9 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        lr: LearningRate = 1e-3,
+        lr: Setting = 1e-3,
         *,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: tuple[Setting, Setting] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
         amsgrad: bool = False,
@@ -116,8 +119,10 @@ class AdamW(Adam):
         )
 
 
-def correction(beta: float, t: Value) -> Value:
+def correction(beta: Any, t: Value) -> Value:
     """1 - beta^t, accurate at the first steps too (1 - 0.999 loses four digits in float32)."""
+    if isinstance(beta, Value):
+        return -call("expm1", t * call("log", beta))
     if beta == 0.0:
         return t * 0.0 + 1.0
     return -call("expm1", t * math.log(beta))

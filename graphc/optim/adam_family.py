@@ -9,13 +9,8 @@ from typing import Any
 from graphc import ops
 from graphc.graph import Value
 from graphc.optim.adam import correction
-from graphc.optim.optimizer import (
-    LearningRate,
-    Moment,
-    Optimizer,
-    Rule,
-    descent,
-)
+from graphc.optim.optimizer import Moment, Optimizer, Rule, descent
+from graphc.optim.settings import Setting, varies
 from graphc.types import TensorType
 
 __all__ = ["Adamax", "Lion", "NAdam", "RAdam"]
@@ -34,12 +29,13 @@ class Adamax(Optimizer):
     """
 
     options = ("betas", "eps", "weight_decay")
+    varying = ("betas",)
 
     def __init__(
         self,
-        lr: LearningRate = 2e-3,
+        lr: Setting = 2e-3,
         *,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: tuple[Setting, Setting] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         maximize: bool = False,
@@ -84,12 +80,13 @@ class NAdam(Optimizer):
     """
 
     options = ("betas", "eps", "weight_decay", "momentum_decay", "decoupled_weight_decay")
+    varying = ("betas",)
 
     def __init__(
         self,
-        lr: LearningRate = 2e-3,
+        lr: Setting = 2e-3,
         *,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: tuple[Setting, Setting] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         momentum_decay: float = 4e-3,
@@ -151,12 +148,13 @@ class RAdam(Optimizer):
     """
 
     options = ("betas", "eps", "weight_decay", "decoupled_weight_decay")
+    varying = ("betas",)
 
     def __init__(
         self,
-        lr: LearningRate = 1e-3,
+        lr: Setting = 1e-3,
         *,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: tuple[Setting, Setting] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         decoupled_weight_decay: bool = False,
@@ -175,6 +173,8 @@ class RAdam(Optimizer):
 
     def _check(self, options: Mapping[str, Any]) -> None:
         super()._check(options)
+        if varies(options["betas"][1]):
+            raise ValueError("RAdam: betas[1] must be a number, its first beta may vary")
         if 2.0 / (1.0 - options["betas"][1]) - 1.0 <= 4.0:
             raise ValueError(f"RAdam: betas[1] must be above 0.6, got {options['betas']}")
 
@@ -218,12 +218,13 @@ class Lion(Optimizer):
     """
 
     options = ("betas", "weight_decay")
+    varying = ("betas",)
 
     def __init__(
         self,
-        lr: LearningRate = 1e-4,
+        lr: Setting = 1e-4,
         *,
-        betas: tuple[float, float] = (0.9, 0.99),
+        betas: tuple[Setting, Setting] = (0.9, 0.99),
         weight_decay: float = 0.0,
         maximize: bool = False,
         groups: Mapping[str, Mapping[str, Any]] | None = None,

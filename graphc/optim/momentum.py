@@ -7,13 +7,8 @@ from typing import Any
 
 from graphc import ops
 from graphc.graph import Value
-from graphc.optim.optimizer import (
-    LearningRate,
-    Moment,
-    Optimizer,
-    Rule,
-    descent,
-)
+from graphc.optim.optimizer import Moment, Optimizer, Rule, descent
+from graphc.optim.settings import Setting
 
 _FORMS = ("classical", "averaged", "stochastic_heavy_ball")
 
@@ -42,12 +37,13 @@ class Momentum(Optimizer):
     """
 
     options = ("beta", "form", "nesterov", "weight_decay")
+    varying = ("beta",)
 
     def __init__(
         self,
-        lr: LearningRate = 1e-2,
+        lr: Setting = 1e-2,
         *,
-        beta: float = 0.9,
+        beta: Setting = 0.9,
         form: str = "classical",
         nesterov: bool = False,
         weight_decay: float = 0.0,
@@ -118,7 +114,7 @@ class AdaptiveGains(Optimizer):
 
     def __init__(
         self,
-        lr: LearningRate = 1e-2,
+        lr: Setting = 1e-2,
         *,
         up: float = 0.05,
         down: float = 0.95,
@@ -178,7 +174,7 @@ class Rprop(Optimizer):
 
     def __init__(
         self,
-        lr: LearningRate = 1e-2,
+        lr: Setting = 1e-2,
         *,
         etas: tuple[float, float] = (0.5, 1.2),
         step_sizes: tuple[float, float] = (1e-6, 50.0),

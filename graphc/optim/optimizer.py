@@ -20,17 +20,14 @@ from graphc.autodiff import grad, gradients
 from graphc.dsl import StateValue, state_value_of
 from graphc.errors import GradError, StateError
 from graphc.graph import Value, ancestors, apply
+from graphc.optim.settings import Setting, at_step, checked, numbers, states, varies
 from graphc.records import dataclass
 from graphc.source import here
 from graphc.state import StateCell, prepare_cells
-from graphc.types import TensorType, float64, int64
+from graphc.types import DType, TensorType, float64, int64
 from graphc.updates import Updates
 
-__all__ = ["LearningRate", "Moment", "Optimizer", "Rule", "slopes_of"]
-
-#: a number, a function of the step, or a scalar Value
-LearningRate = float | Callable[[Value], Value] | Value
-
+__all__ = ["Moment", "Optimizer", "Rule", "slopes_of"]
 
 _DECAYS = ("betas", "alpha", "rho", "beta")
 _NOT_NEGATIVE = ("eps", "weight_decay", "momentum", "lr_decay", "momentum_decay", "l1")
@@ -62,10 +59,12 @@ class Optimizer:
 
     #: what ``groups`` may override
     options: tuple[str, ...] = ()
+    #: those of them that may be functions of the step or Values, as ``lr``
+    varying: tuple[str, ...] = ()
 
     def __init__(
         self,
-        lr: LearningRate,
+        lr: Setting,
         groups: Mapping[str, Mapping[str, Any]] | None,
         **options: Any,
     ) -> None:
@@ -95,12 +94,19 @@ class Optimizer:
     # ---- what a subclass gives
 
     def _check(self, options: Mapping[str, Any]) -> None:
-        """Refuse options outside of their range: betas of [0, 1), what must not be negative."""
+        """Refuse options outside of their range: betas of [0, 1), what must not be negative; and
+        what is no number where no other thing is taken.
+        """
         for key, value in options.items():
-            numbers = value if isinstance(value, (tuple, list)) else (value,)
-            if key in _DECAYS and not all(0.0 <= b < 1.0 for b in numbers):
+            if varies(value) and key not in self.varying:
+                raise ValueError(
+                    f"{self._name}: {key} must be a number; functions of the step and Values are "
+                    f"taken for {', '.join(('lr', *self.varying))}"
+                )
+            fixed = numbers(checked(f"{self._name}: {key}", value))
+            if key in _DECAYS and not all(0.0 <= b < 1.0 for b in fixed):
                 raise ValueError(f"{self._name}: {key} must be in [0, 1), got {value}")
-            if key in _NOT_NEGATIVE and value < 0:
+            if key in _NOT_NEGATIVE and not all(n >= 0.0 for n in fixed):
                 raise ValueError(f"{self._name}: {key} must be >= 0, got {value}")
 
     def _slot_names(self, options: Mapping[str, Any]) -> tuple[str, ...]:
@@ -142,7 +148,7 @@ class Optimizer:
         targets = [_parameter(self._name, value) for value in values]
         self._warn_unmatched(targets)
         self._count_together(targets)
-        moments: dict[tuple[Any, ...], Moment] = {}
+        moments: dict[tuple[Any, ...], tuple[Moment, dict[str, Any]]] = {}
         new: dict[Value, Value] = {}
         for target, slope in zip(targets, slopes, strict=True):
             rule = self._apply(target, slope, moments)
@@ -154,15 +160,17 @@ class Optimizer:
         return Updates(new, trains=True)
 
     def _apply(
-        self, target: StateValue, slope: Value, moments: dict[tuple[Any, ...], Moment]
+        self,
+        target: StateValue,
+        slope: Value,
+        moments: dict[tuple[Any, ...], tuple[Moment, dict[str, Any]]],
     ) -> Rule:
-        options, rate = self._options_of(target)
-        counter = self._counters[target]
-        key = (counter, rate, target.dtype)
+        key = self._counters[target], self._group_of(target), target.dtype
         if key not in moments:
-            moments[key] = self._moment(counter, self._rates[rate], target)
+            moments[key] = self._moment(*key)
+        moment, options = moments[key]
         slots = {name: apply("read", slot) for name, slot in self.slots(target).items()}
-        return self._rule(apply("read", target), slope, slots, moments[key], options)
+        return self._rule(apply("read", target), slope, slots, moment, options)
 
     @property
     def lr(self) -> float:
@@ -198,7 +206,7 @@ class Optimizer:
         """The slots of a parameter by name: ``exp_avg`` and ``exp_avg_sq`` of Adam, say."""
         target = _parameter(self._name, parameter)
         if target not in self._slots:
-            options, _ = self._options_of(target)
+            options = self._options_of(self._group_of(target))
             key = self._key(target)
             self._slots[target] = {
                 name: self._cell(f"{key}.{name}", self._slot_type(name, target.type))
@@ -233,9 +241,11 @@ class Optimizer:
 
     def _states(self) -> dict[str, StateValue]:
         found: dict[str, StateValue] = {}
-        for rate in self._rates.values():
-            if isinstance(rate, StateValue) and rate.cell.name:
-                found[rate.cell.name] = rate
+        options = [self._options_of(glob) for glob in ("", *self._groups)]
+        settings = [*self._rates.values(), *(o[name] for o in options for name in self.varying)]
+        for held in (state for setting in settings for state in states(setting)):
+            if held.cell.name:
+                found[held.cell.name] = held
         for held in (*self._counters.values(), *_flat(self._slots)):
             found[held.cell.name] = held
         return found
@@ -273,12 +283,12 @@ class Optimizer:
         self._next[counter] = counter + 1
         self._counters.update(dict.fromkeys(fresh, counter))
 
-    def _options_of(self, target: StateValue) -> tuple[dict[str, Any], str]:
-        """The options of a parameter, and the key of its learning rate: the first group wins."""
-        for glob, given in self._groups.items():
-            if fnmatchcase(target.cell.name, glob):
-                return self._options | given, glob if "lr" in given else ""
-        return self._options, ""
+    def _group_of(self, target: StateValue) -> str:
+        """The key of the first group that a parameter belongs to, "" where it is in none."""
+        return next((glob for glob in self._groups if fnmatchcase(target.cell.name, glob)), "")
+
+    def _options_of(self, group: str) -> dict[str, Any]:
+        return self._options | self._groups.get(group, {})
 
     def _warn_unmatched(self, targets: list[StateValue]) -> None:
         names = [t.cell.name for t in (*targets, *self._counters)]
@@ -290,10 +300,17 @@ class Optimizer:
                     stacklevel=3,
                 )
 
-    def _moment(self, counter: StateValue, rate: Any, target: StateValue) -> Moment:
-        dtype = target.dtype
-        lr = rate(counter) if callable(rate) else rate
-        return Moment(t=self._next[counter].astype(dtype), lr=lr.astype(dtype), first=counter == 0)
+    def _moment(
+        self, counter: StateValue, group: str, dtype: DType
+    ) -> tuple[Moment, dict[str, Any]]:
+        """The step as a group sees it, and its options, those that vary as they are now."""
+        rate, options = self._rates.get(group, self._rates[""]), self._options_of(group)
+        now = {
+            name: at_step(f"{self._name}: {name}", setting, counter, dtype)
+            for name, setting in {"lr": rate, **{n: options[n] for n in self.varying}}.items()
+        }
+        t = self._next[counter].astype(dtype)
+        return Moment(t=t, lr=now.pop("lr"), first=counter == 0), options | now
 
 
 def slopes_of(who: str, cost: Value, wrt: Any) -> tuple[list[Value], list[Value]]:
@@ -322,12 +339,10 @@ def descent(p: Value, g: Value, options: Mapping[str, Any]) -> Value:
     return g + options["weight_decay"] * p if options["weight_decay"] else g
 
 
-def _rate(name: str, lr: LearningRate) -> Callable[[Value], Value] | Value:
-    if isinstance(lr, Value):
-        if lr.shape != ():
-            raise StateError(f"{name}: expected a scalar, got {lr.type}", here())
-        return lr
-    if callable(lr):
+def _rate(name: str, lr: Setting) -> Callable[[Value], Value] | Value:
+    """A number becomes a state, which can be assigned."""
+    checked(name, lr)
+    if isinstance(lr, Value) or callable(lr):
         return lr
     if not lr >= 0.0:
         raise ValueError(f"{name}: expected a number >= 0, got {lr!r}")

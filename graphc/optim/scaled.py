@@ -7,13 +7,8 @@ from typing import Any
 
 from graphc import ops
 from graphc.graph import Value
-from graphc.optim.optimizer import (
-    LearningRate,
-    Moment,
-    Optimizer,
-    Rule,
-    descent,
-)
+from graphc.optim.optimizer import Moment, Optimizer, Rule, descent
+from graphc.optim.settings import Setting, used
 
 __all__ = ["Adadelta", "Adagrad", "RMSprop"]
 
@@ -32,7 +27,7 @@ class Adagrad(Optimizer):
 
     def __init__(
         self,
-        lr: LearningRate = 1e-2,
+        lr: Setting = 1e-2,
         *,
         lr_decay: float = 0.0,
         weight_decay: float = 0.0,
@@ -90,7 +85,7 @@ class Adadelta(Optimizer):
 
     def __init__(
         self,
-        lr: LearningRate = 1.0,
+        lr: Setting = 1.0,
         *,
         rho: float = 0.9,
         eps: float = 1e-6,
@@ -138,15 +133,16 @@ class RMSprop(Optimizer):
     """
 
     options = ("alpha", "eps", "weight_decay", "momentum", "centered", "nesterov")
+    varying = ("momentum",)
 
     def __init__(
         self,
-        lr: LearningRate = 1e-2,
+        lr: Setting = 1e-2,
         *,
         alpha: float = 0.99,
         eps: float = 1e-8,
         weight_decay: float = 0.0,
-        momentum: float = 0.0,
+        momentum: Setting = 0.0,
         centered: bool = False,
         nesterov: bool = False,
         maximize: bool = False,
@@ -166,14 +162,14 @@ class RMSprop(Optimizer):
 
     def _check(self, options: Mapping[str, Any]) -> None:
         super()._check(options)
-        if options["nesterov"] and not options["momentum"]:
+        if options["nesterov"] and not used(options["momentum"]):
             raise ValueError("RMSprop: nesterov needs momentum > 0")
 
     def _slot_names(self, options: Mapping[str, Any]) -> tuple[str, ...]:
         return (
             "square_avg",
             *(["grad_avg"] if options["centered"] else []),
-            *(["momentum_buffer"] if options["momentum"] else []),
+            *(["momentum_buffer"] if used(options["momentum"]) else []),
         )
 
     def _rule(
@@ -192,7 +188,7 @@ class RMSprop(Optimizer):
             # a variance, which rounding may leave below 0 where gradients hardly change
             new["grad_avg"], spread = mean, ops.maximum(square - mean * mean, 0.0)
         step = g / (ops.sqrt(spread) + options["eps"])
-        if momentum:
+        if used(momentum):
             buffer = new["momentum_buffer"] = momentum * slots["momentum_buffer"] + step
             step = step + momentum * buffer if options["nesterov"] else buffer
         return Rule(p - moment.lr * step, new)

@@ -1,7 +1,9 @@
-"""Learning rates as functions of the step: ``schedule(step) -> rate``.
+"""Learning rates and momenta as functions of the step: ``schedule(step) -> rate``.
 
 ``step`` is an int64 scalar Value, the number of steps already made, so the first call sees 0; the
-rate is a float64 scalar. Where ``torch.optim.lr_scheduler`` has the schedule, the rates are its.
+rate is a float64 scalar. What an optimizer takes as ``lr`` it takes as ``momentum`` (SGD, RMSprop),
+``beta`` (Momentum) and in ``betas`` (Adam and its relatives) too. Where
+``torch.optim.lr_scheduler`` has the schedule, the rates are its.
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ __all__ = [
     "cosine",
     "cosine_restarts",
     "cyclic",
+    "cyclic_momentum",
     "exponential",
     "inverse_time",
     "linear",
     "multi_step",
     "one_cycle",
+    "one_cycle_momentum",
     "step",
     "warmup_cosine",
 ]
@@ -63,7 +67,7 @@ def linear(
     _positive(total_iters=total_iters)
 
     def schedule(t: Value) -> Value:
-        return lr * (start_factor + (end_factor - start_factor) * _progress(t, 0, total_iters))
+        return lr * _line_between(start_factor, end_factor, _progress(t, 0, total_iters))
 
     return schedule
 
@@ -104,25 +108,39 @@ def one_cycle(
     pct_start: float = 0.3,
     div_factor: float = 25.0,
     final_div_factor: float = 1e4,
+    anneal_strategy: str = "cos",
+    three_phase: bool = False,
 ) -> Schedule:
     """Up from ``max_lr / div_factor`` to ``max_lr``, then down to 1 / final_div_factor of the
-    start.
+    start; with ``three_phase`` down to the start as fast as it came up, and on from there.
 
-    Both ways along a cosine (Smith, Topin, "Super-Convergence", 2018).
+    Along cosines or, with ``anneal_strategy="linear"``, lines. Smith, Topin, "Super-Convergence",
+    2018; torch's OneCycleLR, whose momentum is ``one_cycle_momentum``.
     """
-    _positive(total_steps=total_steps)
-    if not 0.0 <= pct_start <= 1.0:
-        raise ValueError(f"one_cycle: pct_start is a share in [0, 1], not {pct_start}")
+    ends = _phases(total_steps, pct_start, three_phase)
     first = max_lr / div_factor
-    top = pct_start * total_steps - 1.0
-    last = total_steps - 1.0
+    heights = [first, max_lr, *([first] if three_phase else []), first / final_div_factor]
+    return lambda t: _through(t, ends, heights, anneal_strategy)
 
-    def schedule(t: Value) -> Value:
-        up = _cosine_between(first, max_lr, _progress(t, 0.0, top))
-        down = _cosine_between(max_lr, first / final_div_factor, _progress(t, top, last))
-        return ops.where(t.astype(float64) <= top, up, down)
 
-    return schedule
+def one_cycle_momentum(
+    total_steps: int,
+    base_momentum: float = 0.85,
+    max_momentum: float = 0.95,
+    pct_start: float = 0.3,
+    anneal_strategy: str = "cos",
+    three_phase: bool = False,
+) -> Schedule:
+    """The momentum of a ``one_cycle``: lowest where the rate is highest.
+
+    >>> from graphc import optim
+    >>> momentum = one_cycle_momentum(100)
+    >>> sgd = optim.SGD(one_cycle(0.1, 100), momentum=momentum)
+    >>> adam = optim.Adam(one_cycle(0.1, 100), betas=(momentum, 0.999))
+    """
+    ends = _phases(total_steps, pct_start, three_phase)
+    heights = [max_momentum, base_momentum, *[max_momentum] * (len(ends) - 2)]
+    return lambda t: _through(t, ends, heights, anneal_strategy)
 
 
 def cyclic(
@@ -167,6 +185,18 @@ def cyclic(
     return schedule
 
 
+def cyclic_momentum(
+    base_momentum: float = 0.8,
+    max_momentum: float = 0.9,
+    step_size_up: int = 2000,
+    step_size_down: int | None = None,
+    mode: str = "triangular",
+    gamma: float = 1.0,
+) -> Schedule:
+    """The momentum of a ``cyclic`` rate: it falls from the greater while the rate rises."""
+    return cyclic(max_momentum, base_momentum, step_size_up, step_size_down, mode, gamma)
+
+
 def warmup_cosine(lr: float, warmup_steps: int, total_steps: int, eta_min: float = 0.0) -> Schedule:
     """From 0 up to ``lr`` along a line, then down to ``eta_min`` along a cosine, then constant.
 
@@ -202,6 +232,34 @@ def _progress(t: Value, begin: float, end: float) -> Value:
 
 def _cosine_between(start: float, end: float, progress: Value) -> Value:
     return end + (start - end) * (0.5 + 0.5 * ops.cos(progress * math.pi))
+
+
+def _phases(total_steps: int, pct_start: float, three_phase: bool) -> list[float]:
+    """Where the phases of a cycle end, 0 before them."""
+    _positive(total_steps=total_steps)
+    if not 0.0 <= pct_start <= 1.0:
+        raise ValueError(f"one_cycle: pct_start is a share in [0, 1], not {pct_start}")
+    top = pct_start * total_steps
+    return [0.0, top - 1.0, *([2.0 * top - 2.0] if three_phase else []), total_steps - 1.0]
+
+
+def _through(t: Value, ends: Sequence[float], heights: Sequence[float], strategy: str) -> Value:
+    """From each height to the next, which is reached at its end."""
+    if strategy not in ("cos", "linear"):
+        raise ValueError(f"one_cycle: anneal_strategy is 'cos' or 'linear', not {strategy!r}")
+    between = _cosine_between if strategy == "cos" else _line_between
+    *earlier, last = [
+        (end, between(h, next_h, _progress(t, begin, end)))
+        for begin, end, h, next_h in zip(ends, ends[1:], heights, heights[1:], strict=False)
+    ]
+    found = last[1]
+    for end, value in reversed(earlier):
+        found = ops.where(t.astype(float64) <= end, value, found)
+    return found
+
+
+def _line_between(start: float, end: float, progress: Value) -> Value:
+    return start + (end - start) * progress
 
 
 def _power(base: float, exponent: Value) -> Value:

@@ -7,7 +7,8 @@ from typing import Any
 
 from graphc.graph import Value
 from graphc.operators import call
-from graphc.optim.optimizer import LearningRate, Moment, Optimizer, Rule
+from graphc.optim.optimizer import Moment, Optimizer, Rule
+from graphc.optim.settings import Setting, used
 
 __all__ = ["SGD"]
 
@@ -21,6 +22,7 @@ class SGD(Optimizer):
         b <- momentum b + (1 - dampening) g        (the first step: b <- g)
         p <- p - lr b                              (nesterov: p - lr (g + momentum b))
 
+    ``lr`` and ``momentum`` may be functions of the step (``optim.schedules``) or scalar Values.
     Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013.
 
     >>> import graphc as gc
@@ -30,12 +32,13 @@ class SGD(Optimizer):
     """
 
     options = ("momentum", "dampening", "weight_decay", "nesterov")
+    varying = ("momentum",)
 
     def __init__(
         self,
-        lr: LearningRate = 1e-3,
+        lr: Setting = 1e-3,
         *,
-        momentum: float = 0.0,
+        momentum: Setting = 0.0,
         dampening: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
@@ -53,13 +56,12 @@ class SGD(Optimizer):
         )
 
     def _check(self, options: Mapping[str, Any]) -> None:
-        if options["momentum"] < 0 or options["weight_decay"] < 0:
-            raise ValueError("SGD: momentum and weight_decay must be >= 0")
-        if options["nesterov"] and (options["momentum"] <= 0 or options["dampening"] != 0):
+        super()._check(options)
+        if options["nesterov"] and (not used(options["momentum"]) or options["dampening"] != 0):
             raise ValueError("SGD: nesterov needs momentum > 0 and dampening = 0")
 
     def _slot_names(self, options: Mapping[str, Any]) -> tuple[str, ...]:
-        return ("momentum_buffer",) if options["momentum"] else ()
+        return ("momentum_buffer",) if used(options["momentum"]) else ()
 
     def _rule(
         self,
@@ -73,7 +75,7 @@ class SGD(Optimizer):
             g = -g
         if options["weight_decay"]:
             g = g + options["weight_decay"] * p
-        if not options["momentum"]:
+        if not used(options["momentum"]):
             return Rule(p - moment.lr * g)
         momentum, dampening = options["momentum"], options["dampening"]
         buffer = momentum * slots["momentum_buffer"] + (1.0 - dampening) * g
