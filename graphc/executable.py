@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import collections
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -93,7 +95,7 @@ class Executable:
         self._form = form
         self._restore = _restorer(form)
         self._current: _Program | None = None
-        self._call: Callable[..., Any] = self._slow
+        self._call: Callable[..., Any] | None = None
         #: what ``profile`` measured last
         self.last_profile: Profile | None = None
         dims = {d for v in arguments if isinstance(v, Value) for e in v.shape for d in _dims(e)}
@@ -113,7 +115,7 @@ class Executable:
             return self._taking(out, args, by_name)
         if out is not None:
             return self._into(out, args, by_name)
-        result = self._call(*args, **by_name)
+        result = (self._call or self._slow)(*args, **by_name)
         return result if self._restore is None else self._restore(result)
 
     def __repr__(self) -> str:
@@ -134,7 +136,7 @@ class Executable:
         ordered = order_arguments(self._parameters, args, by_name, who=self.name)
         taken = takable(self.name, ordered, self._parameters, self._donated)
         try:
-            result = self._call(*ordered)
+            result = (self._call or self._slow)(*ordered)
         except (BindError, DTypeError, ShapeError):
             raise  # before anything ran
         except BaseException:
@@ -191,7 +193,7 @@ class Executable:
     def _use(self, program: _Program) -> None:
         self._current = program
         only_values = all(isinstance(a, Value) for a in self._arguments)
-        self._call = program.loaded.call if only_values else self._slow
+        self._call = program.loaded.call if only_values else None
 
     def _program(self, sizes: Mapping[Dim, int]) -> _Program:
         key = tuple(sizes[d] for d in self._specialized)
@@ -215,8 +217,8 @@ class Executable:
                 scheduled.schedule,
                 states={name: cell.buffer for name, cell in scheduled.cells.items()},
                 constants=dict(scheduled.constants),
-                plan=lambda bound: (memory or self._checked(plan_memory(bound))).offsets,
-                slow=self._slow,
+                plan=partial(_offsets, memory, self.name, self._memory_budget),
+                slow=_without_holding(self),
             )
         return _Program(compiled, loaded, memory)
 
@@ -247,16 +249,6 @@ class Executable:
         )
         schedule = compiled.scheduled.schedule
         return compiled, None if schedule.sizes else plan_memory(schedule)
-
-    def _checked(self, plan: MemoryPlan) -> MemoryPlan:
-        """A plan for run-time sizes, whose kernels are there already: it fits or it does not."""
-        budget = self._memory_budget
-        if budget is not None and plan.peak > budget:
-            raise BackendError(
-                f"{self.name} needs {plan.peak:,} bytes for intermediate results at these sizes, "
-                f"the budget is {budget:,}"
-            )
-        return plan
 
     # -- looking
     def _latest(self) -> _Program:
@@ -378,6 +370,31 @@ class Executable:
             "flops": sum(e.flops for e in entries),
             **self._latest().loaded.resources(kernel),
         }
+
+
+def _offsets(
+    memory: MemoryPlan | None, name: str, budget: int | None, bound: Schedule
+) -> Mapping[str, int]:
+    """Where buffers lie. Kernels of run-time sizes are there already: they fit or they do not."""
+    plan = memory or plan_memory(bound)
+    if memory is None and budget is not None and plan.peak > budget:
+        raise BackendError(
+            f"{name} needs {plan.peak:,} bytes for intermediate results at these sizes, "
+            f"the budget is {budget:,}"
+        )
+    return plan.offsets
+
+
+def _without_holding(executable: Executable) -> Callable[..., Any]:
+    """Its slow call, for what it owns: an executable goes when its user lets go of it."""
+    known = weakref.ref(executable)
+
+    def slow(*args: Any, **by_name: Any) -> Any:
+        alive = known()
+        assert alive is not None  # its call is running
+        return alive._slow(*args, **by_name)
+
+    return slow
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import math
 import threading
+import weakref
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ class Pool:
         self.driver = driver
         self._free: dict[int, list[int]] = {}
         self._lock = threading.RLock()  # an array may die while it is held
+        weakref.finalize(self, _empty, driver, self._free)
 
     def take(self, nbytes: int) -> int:
         size = max(256, 1 << max(0, nbytes - 1).bit_length())
@@ -51,18 +53,22 @@ class Pool:
     def release(self) -> bool:
         """Give all that is free back to the device; whether there was anything."""
         with self._lock:
-            idle = [address for kept in self._free.values() for address in kept]
-            self._free.clear()
-        if idle:
-            self.driver.synchronize("releasing memory")
-        for address in idle:
-            self.driver.free(address)
-        return bool(idle)
+            return _empty(self.driver, self._free)
 
     def give(self, address: int, nbytes: int) -> None:
         size = max(256, 1 << max(0, nbytes - 1).bit_length())
         with self._lock:
             self._free.setdefault(size, []).append(address)
+
+
+def _empty(driver: Driver, free: dict[int, list[int]]) -> bool:
+    idle = [address for kept in free.values() for address in kept]
+    free.clear()
+    if idle and not driver.closed:
+        driver.synchronize("releasing memory")
+        for address in idle:
+            driver.free(address)
+    return bool(idle)
 
 
 class Array:

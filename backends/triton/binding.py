@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from graphc.backends.triton.driver import Driver
+from graphc.backends.triton.holdings import Holdings
 from graphc.backends.triton.steps import (
     Branch,
     Graph,
@@ -38,10 +37,7 @@ class Binding:
     ) -> None:
         """``fixed`` are the addresses of states and constants."""
         self.schedule, self.driver = schedule, driver
-        self.owned: list[int] = []
-        graphs: list[Any] = []
-        # also where what follows fails
-        weakref.finalize(self, _release, self.driver, self.owned, graphs)
+        self.holdings = Holdings(driver, self)  # also where what follows fails
         self.addresses = dict(fixed)
         arena = self._new(schedule.arena_bytes, "the arena of intermediate results")
         for buffer in schedule.buffers:
@@ -58,19 +54,15 @@ class Binding:
             self.addresses[buffer.name] = place
         self.arguments = schedule.arguments
         self.outputs = schedule.outputs
-        self.staging = [self.driver.host_array(bytes_of(b.type)) for b in schedule.arguments]
-        self.word = self.driver.host_array(8).view(np.int64)
-        self.kernels = kernels
+        self.staging = [self.holdings.host_array(bytes_of(b.type)) for b in schedule.arguments]
+        self.word = self.holdings.host_array(8).view(np.int64)
         gates = places[len(cells) :]
         self.steps = build_steps(
-            schedule, kernels, self.addresses, self.error, gates, self.driver
+            schedule, kernels, self.addresses, self.error, gates, self.holdings
         )
-        graphs += _graphs_of(self.steps)
 
     def _new(self, nbytes: int, what: str) -> int:
-        address = self.driver.allocate(nbytes, f"{self.schedule.name}: {what}, {nbytes:,} bytes")
-        self.owned.append(address)
-        return address
+        return self.holdings.allocate(nbytes, f"{self.schedule.name}: {what}, {nbytes:,} bytes")
 
     def read_word(self, address: int) -> int:
         """A word's value, once everything before is done."""
@@ -94,27 +86,6 @@ class Binding:
                         self.run(inner)
                 case Branch(gate, then, otherwise):
                     self.run(otherwise if self.read_word(gate) else then)
-
-
-def _release(driver: Driver, addresses: Sequence[int], graphs: Sequence[Any]) -> None:
-    for address in addresses:
-        driver.free(address)
-    for graph in graphs:
-        driver.destroy_graph(graph)
-
-
-def _graphs_of(steps: Sequence[Step]) -> list[Any]:
-    """The driver's graphs in steps and the steps inside them."""
-    found = []
-    for step in steps:
-        match step:
-            case Graph(handle):
-                found.append(handle)
-            case Repeat(steps=inner) | Until(steps=inner):
-                found += _graphs_of(inner)
-            case Branch(then=then, otherwise=otherwise):
-                found += _graphs_of(then) + _graphs_of(otherwise)
-    return found
 
 
 def bytes_of(type_: TensorType) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import threading
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,11 +56,14 @@ class _MemsetNode(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Function:
-    """A loaded kernel: the driver's handle, threads of a block, and bytes of shared memory."""
+    """A loaded kernel: the driver's handle, threads of a block, bytes of shared memory, and the
+    module that it is in.
+    """
 
     handle: Any
     threads: int
     shared: int
+    module: Any = None
 
 
 class Parameters:
@@ -111,8 +115,13 @@ class Driver:
         self._context, self._stream = _POINTER(), _POINTER()
         self._call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), device)
         self._local = threading.local()
+        self._closing: Any = None
         self._enter()
         self._call("cuStreamCreate", ctypes.byref(self._stream), _STREAM_NON_BLOCKING)
+        # at the interpreter's end it comes last of what was made with it: it was made first
+        self._closing = weakref.finalize(
+            self, _close, self._library, self._context, self._stream, device
+        )
         major, minor = self._attribute(_MAJOR), self._attribute(_MINOR)
         self.capability = 10 * major + minor
         self.multiprocessors = self._attribute(_MULTIPROCESSORS)
@@ -131,8 +140,15 @@ class Driver:
             raise OutOfMemoryError(f"{what}{name}: {said}; {hint}")
         raise BackendError(f"{what}{name}: {said}")
 
+    @property
+    def closed(self) -> bool:
+        """Whether the interpreter has ended: the context is gone, with all that was in it."""
+        return self._closing is not None and not self._closing.alive
+
     def _enter(self) -> None:
         """Contexts belong to threads."""
+        if self.closed:
+            raise BackendError("the CUDA driver was closed: the interpreter has ended")
         if not getattr(self._local, "entered", False):
             self._call("cuCtxSetCurrent", self._context)
             self._local.entered = True
@@ -169,13 +185,18 @@ class Driver:
         self._call("cuMemFree_v2", ctypes.c_uint64(address))
 
     def host_array(self, nbytes: int) -> NDArray[np.uint8]:
-        """Pinned host memory; it lives as long as the process."""
+        """Pinned host memory, until ``free_host``."""
         self._enter()
         address = _POINTER()
         size = max(nbytes, 1)
         self._call("cuMemHostAlloc", ctypes.byref(address), ctypes.c_size_t(size), 0)
         assert address.value is not None
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address.value))
+
+    def free_host(self, array: NDArray[np.uint8]) -> None:
+        """Give pinned memory back; nobody may look at the array any more."""
+        self._enter()
+        self._call("cuMemFreeHost", _POINTER(array.__array_interface__["data"][0]))
 
     def set_word(self, target: int, value: int) -> None:
         """Set an 8-byte word whose upper half is zero to a number below 2**32, in order."""
@@ -224,11 +245,21 @@ class Driver:
             )
         module, function = _POINTER(), _POINTER()
         self._call("cuModuleLoadData", ctypes.byref(module), code.binary, doing=doing)
-        self._call("cuModuleGetFunction", ctypes.byref(function), module, code.symbol.encode(),
-                   doing=doing)
-        if code.shared > 48 * 1024:
-            self._call("cuFuncSetAttribute", function, _MAX_DYNAMIC_SHARED, code.shared)
-        return Function(function, 32 * code.warps, code.shared)
+        made = Function(function, 32 * code.warps, code.shared, module)
+        try:
+            self._call("cuModuleGetFunction", ctypes.byref(function), module,
+                       code.symbol.encode(), doing=doing)
+            if code.shared > 48 * 1024:
+                self._call("cuFuncSetAttribute", function, _MAX_DYNAMIC_SHARED, code.shared)
+        except BackendError:
+            self.unload(made)
+            raise
+        return made
+
+    def unload(self, function: Function) -> None:
+        """Give a kernel's code back; nothing that runs it may be left."""
+        self._enter()
+        self._call("cuModuleUnload", function.module)
 
     def launch(self, function: Function, grid: int, parameters: Parameters, doing: str) -> None:
         """Run a kernel now, in the stream's order."""
@@ -276,10 +307,16 @@ class Driver:
     def instantiate(self, graph: Any) -> Any:
         """A graph that can be launched; the description goes."""
         made = _POINTER()
-        self._call("cuGraphInstantiateWithFlags", ctypes.byref(made), graph,
-                   ctypes.c_ulonglong(0))
-        self._call("cuGraphDestroy", graph)
+        try:
+            self._call("cuGraphInstantiateWithFlags", ctypes.byref(made), graph,
+                       ctypes.c_ulonglong(0))
+        finally:
+            self.drop_graph(graph)
         return made
+
+    def drop_graph(self, graph: Any) -> None:
+        """Give back a description that ``instantiate`` did not take."""
+        self._call("cuGraphDestroy", graph)
 
     def destroy_graph(self, graph: Any) -> None:
         """Give back what ``instantiate`` made; a launch of it that still runs ends first."""
@@ -310,6 +347,14 @@ class Driver:
         milliseconds = ctypes.c_float()
         self._call("cuEventElapsedTime", ctypes.byref(milliseconds), begin, end)
         return int(milliseconds.value * 1e6)
+
+
+def _close(library: Any, context: Any, stream: Any, device: Any) -> None:
+    """Finish what runs and let go of the device. Nobody is left to hear of an error."""
+    library.cuCtxSetCurrent(context)
+    library.cuStreamSynchronize(stream)
+    library.cuStreamDestroy_v2(stream)
+    library.cuDevicePrimaryCtxRelease_v2(device)
 
 
 def _nodes(after: Sequence[Any]) -> Any:

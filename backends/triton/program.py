@@ -25,10 +25,11 @@ from graphc.backends.triton.compiler import CompiledKernel, compile_kernels
 from graphc.backends.triton.control import described
 from graphc.backends.triton.driver import Driver, Function
 from graphc.backends.triton.emit import CHECK_LIMIT
+from graphc.backends.triton.holdings import Holdings
 from graphc.backends.triton.inspection import Inspected
 from graphc.backends.triton.jobs import Key, Launching, jobs_of, key_of_part, parts_of
 from graphc.backends.triton.states import device_state
-from graphc.backends.triton.steps import Loaded, kernel_runs
+from graphc.backends.triton.steps import KernelRun, Loaded, kernel_runs
 from graphc.backends.triton.tiling import GpuTiling
 from graphc.backends.triton.toolchain import Target
 from graphc.backends.triton.tuning import tuned_jobs
@@ -77,7 +78,8 @@ class Program(Inspected):
         tilings: "same" those that give the same bits, "free" others too.
         """
         self.schedule, self.driver, self.target = schedule, driver, target
-        self._plan, self._slow = plan, slow or self._call_slowly
+        self._plan, self._slow = plan, slow
+        self.holdings = Holdings(driver, self)  # also where what follows fails
         if kernels is None:
             jobs = jobs_of(schedule, precision, tilings)
             if tune is not None:
@@ -85,7 +87,7 @@ class Program(Inspected):
             kernels = dict(zip(jobs, compile_kernels(jobs.values(), target), strict=True))
         self.kernels = kernels
         self._functions: dict[Key, Function] = {
-            key: driver.load(kernel) for key, kernel in self.kernels.items()
+            key: self.holdings.load(kernel) for key, kernel in self.kernels.items()
         }
         self._states = sorted(
             ((name, states[name]) for name in (b.name for b in schedule.states)),
@@ -113,10 +115,9 @@ class Program(Inspected):
 
     def _constant(self, buffer: Buffer, constants: Mapping[str, NDArray[Any]]) -> int:
         values = np.ascontiguousarray(constants[buffer.name])
-        address = self.driver.allocate(values.nbytes, f"constant {buffer.name}")
+        address = self.holdings.allocate(values.nbytes, f"constant {buffer.name}")
         self.driver.copy_in(address, address_of(values), values.nbytes)
         self.driver.synchronize("sending constants")
-        weakref.finalize(self, self.driver.free, address)
         return address
 
     def kernels_of(self, statement: Launching, guarded: bool) -> list[Loaded]:
@@ -152,6 +153,7 @@ class Program(Inspected):
                     bound = place_buffers(bound, self._plan(bound))
                 binding = Binding(bound, self.driver, self.kernels_of, self.fixed)
                 self._bindings[key] = binding
+                self.holdings.contain(binding.holdings)
             self._bindings.move_to_end(key)
             self._current = binding
             while len(self._bindings) > MAX_BINDINGS:
@@ -171,7 +173,7 @@ class Program(Inspected):
                         made.address, binding.addresses[buffer.name], made.nbytes
                     )
                 return _result(outputs)
-        return self._slow(*args, **by_name)
+        return (self._slow or self._call_slowly)(*args, **by_name)
 
     def _fits(self, binding: Binding, args: Sequence[Any]) -> bool:
         expected = binding.arguments
@@ -249,20 +251,26 @@ class Program(Inspected):
         with self._lock:
             binding = self._current
             assert binding is not None
-            runs = kernel_runs(binding.schedule, binding.kernels, binding.addresses,
-                               binding.error, self.driver)
+            runs = kernel_runs(binding.schedule, self.kernels_of, binding.addresses,
+                               binding.error, binding.holdings)
             kept = self._kept_states()
-            events = [self.driver.record()]
+            times = self._timed(runs)
+            self._put_back(kept)
+        return result, tuple(
+            TimedLaunch(run.statement, times[n], times[n + 1], 0) for n, run in enumerate(runs)
+        )
+
+    def _timed(self, runs: Sequence[KernelRun]) -> list[int]:
+        """Nanoseconds since the first launch began, before each and after the last."""
+        events = [self.driver.record()]
+        try:
             for run in runs:
                 self.driver.launch(run.function, run.grid, run.parameters, run.label)
                 events.append(self.driver.record())
             self.driver.synchronize(self.schedule.name)
-            self._put_back(kept)
-        times = [self.driver.nanoseconds(events[0], e) for e in events]
-        self.driver.forget(events)
-        return result, tuple(
-            TimedLaunch(run.statement, times[n], times[n + 1], 0) for n, run in enumerate(runs)
-        )
+            return [self.driver.nanoseconds(events[0], e) for e in events]
+        finally:
+            self.driver.forget(events)
 
     def _kept_states(self) -> list[tuple[int, int, int]]:
         """Copies of the states that a second run would change: from, to, bytes."""

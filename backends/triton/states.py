@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 
 from graphc.backends.triton.driver import Driver
+from graphc.backends.triton.holdings import Holdings
 from graphc.memory import StateBuffer
 
 __all__ = ["DeviceState", "device_state"]
@@ -16,9 +17,8 @@ class DeviceState:
     def __init__(self, buffer: StateBuffer, driver: Driver) -> None:
         self.buffer, self.driver = weakref.ref(buffer), driver
         self.nbytes = buffer.array.nbytes
-        self.address = driver.allocate(self.nbytes, f"state {buffer.type}")
+        self.address = Holdings(driver, buffer).allocate(self.nbytes, f"state {buffer.type}")
         self.version: int | None = None
-        weakref.finalize(buffer, driver.free, self.address)
 
     def send(self, buffer: StateBuffer) -> None:
         """Bring the host's values. Under the state's lock."""

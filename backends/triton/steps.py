@@ -12,8 +12,9 @@ from typing import Any, Union
 
 from graphc.backends.triton.compiler import CompiledKernel
 from graphc.backends.triton.control import choices, known
-from graphc.backends.triton.driver import Driver, Function, Parameters
+from graphc.backends.triton.driver import Function, Parameters
 from graphc.backends.triton.gates import ENDLESS
+from graphc.backends.triton.holdings import Holdings
 from graphc.backends.triton.jobs import Launching
 from graphc.backends.triton.routines import Launches
 from graphc.errors import BackendError
@@ -119,19 +120,20 @@ def gate_words(schedule: Schedule) -> int:
 
 def build_steps(
     schedule: Schedule, kernels: Kernels, addresses: Mapping[str, int], error: int,
-    gates: Sequence[int], driver: Driver,
+    gates: Sequence[int], holdings: Holdings,
 ) -> tuple[Step, ...]:
-    """The steps of a bound schedule. ``addresses`` are those of all buffers on the device,
-    ``error`` and ``gates`` those of words.
+    """The steps of a bound schedule, whose graphs ``holdings`` has. ``addresses`` are those of all
+    buffers on the device, ``error`` and ``gates`` those of words.
     """
-    return _Builder(schedule, kernels, addresses, error, driver, gates).whole()
+    return _Builder(schedule, kernels, addresses, error, holdings, gates).whole()
 
 
 def kernel_runs(
-    schedule: Schedule, kernels: Kernels, addresses: Mapping[str, int], error: int, driver: Driver
+    schedule: Schedule, kernels: Kernels, addresses: Mapping[str, int], error: int,
+    holdings: Holdings,
 ) -> tuple[KernelRun, ...]:
     """The launches of a schedule without loops and branches, in order, one by one."""
-    builder = _Builder(schedule, kernels, addresses, error, driver)
+    builder = _Builder(schedule, kernels, addresses, error, holdings)
     runs = []
     for statement in schedule.body:
         if isinstance(statement, Launch | Copy):
@@ -148,10 +150,11 @@ def kernel_runs(
 class _Builder:
     def __init__(
         self, schedule: Schedule, kernels: Kernels, addresses: Mapping[str, int], error: int,
-        driver: Driver, gates: Sequence[int] = (),
+        holdings: Holdings, gates: Sequence[int] = (),
     ) -> None:
         self.schedule, self.kernels = schedule, kernels
-        self.addresses, self.error, self.driver = addresses, error, driver
+        self.addresses, self.error = addresses, error
+        self.holdings, self.driver = holdings, holdings.driver
         controls = [s for s in walk(schedule.body) if isinstance(s, (While, If))]
         pairs = zip(gates[::2], gates[1::2], strict=True)
         self.gates = {id(s): pair for s, pair in zip(controls, pairs, strict=False)}
@@ -164,8 +167,13 @@ class _Builder:
         self.last: Sequence[Any] = ()
 
     def whole(self) -> tuple[Step, ...]:
-        self.body(self.schedule.body)
-        self.close()
+        try:
+            self.body(self.schedule.body)
+            self.close()
+        except BaseException:
+            if self.graph is not None:
+                self.driver.drop_graph(self.graph)
+            raise
         return tuple(self.steps)
 
     def body(self, body: Body) -> None:
@@ -285,9 +293,10 @@ class _Builder:
         return self.graph
 
     def close(self) -> None:
-        if self.graph is not None:
-            self.steps.append(Graph(self.driver.instantiate(self.graph), self.nodes))
+        graph, nodes = self.graph, self.nodes
         self.graph, self.nodes, self.last = None, 0, ()
+        if graph is not None:
+            self.steps.append(Graph(self.holdings.instantiate(graph), nodes))
 
     def together(self, group: Sequence[Launch | Copy]) -> None:
         """Nodes that may run at the same time, after all that came before."""

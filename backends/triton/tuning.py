@@ -26,6 +26,7 @@ from graphc.backends.triton.candidates import variants
 from graphc.backends.triton.compiler import CompiledKernel, Job, compile_kernels
 from graphc.backends.triton.driver import Driver, Function, Parameters
 from graphc.backends.triton.emit import CHECK_LIMIT
+from graphc.backends.triton.holdings import Holdings
 from graphc.backends.triton.jobs import Key
 from graphc.backends.triton.prepare import prepare
 from graphc.backends.triton.tiling import GpuTiling, choose_tiling
@@ -109,7 +110,7 @@ class _Bench:
     def __init__(self, kernel: Kernel, device: Driver) -> None:
         self.kernel, self.device = kernel, device
         self.label = f"tuning kernel {kernel.name}"
-        self.owned: list[int] = []
+        self.holdings = Holdings(device)
         self.functions: dict[int, Function] = {}
 
     def __enter__(self) -> _Bench:
@@ -127,13 +128,10 @@ class _Bench:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.device.synchronize(self.label)
-        for address in self.owned:
-            self.device.free(address)
+        self.holdings.give_back()
 
     def _new(self, nbytes: int) -> int:
-        self.owned.append(self.device.allocate(nbytes, self.label))
-        return self.owned[-1]
+        return self.holdings.allocate(nbytes, self.label)
 
     def _sent(self, array: NDArray[Any]) -> int:
         address = self._new(array.nbytes)
@@ -145,7 +143,7 @@ class _Bench:
         arguments = len(made.emitted.arguments)
         padding = [0] * (len(made.code.parameters) - arguments)
         if id(made) not in self.functions:
-            self.functions[id(made)] = self.device.load(made)
+            self.functions[id(made)] = self.holdings.load(made)
         grid = made.emitted.grid
         assert isinstance(grid, int)
         parameters = Parameters(self.words[:arguments] + padding)
@@ -164,14 +162,15 @@ class _Bench:
 
     def time(self, made: CompiledKernel) -> float:
         """Nanoseconds of a launch, in the mean of a few."""
-        begin = self.device.record()
-        for _ in range(_LAUNCHES):
-            self._run(made)
-        end = self.device.record()
-        self.device.synchronize(self.label)
-        taken = self.device.nanoseconds(begin, end) / _LAUNCHES
-        self.device.forget((begin, end))
-        return taken
+        events = [self.device.record()]
+        try:
+            for _ in range(_LAUNCHES):
+                self._run(made)
+            events.append(self.device.record())
+            self.device.synchronize(self.label)
+            return self.device.nanoseconds(*events) / _LAUNCHES
+        finally:
+            self.device.forget(events)
 
 
 def _bytes(nbytes: object) -> int:

@@ -79,6 +79,10 @@ class HostDriver:
         self.log: list[tuple[Any, ...]] = []
         self.graphs: dict[int, list[tuple[Any, ...]]] = {}
         self.destroyed: set[int] = set()
+        self.modules: set[int] = set()
+        self.pinned: set[int] = set()
+        self.events = 0
+        self.closed = False
         self._nodes = 0
         self._modules: dict[str, Any] = {}
 
@@ -96,7 +100,12 @@ class HostDriver:
         del self.blocks[address]
 
     def host_array(self, nbytes: int) -> Any:
-        return np.zeros(max(nbytes, 1), np.uint8)
+        made = np.zeros(max(nbytes, 1), np.uint8)
+        self.pinned.add(address_of(made))
+        return made
+
+    def free_host(self, array: Any) -> None:
+        self.pinned.remove(address_of(array))
 
     def copy_in(self, target: int, source: int, nbytes: int) -> None:
         self.log.append(("copy in", target, nbytes))
@@ -123,7 +132,16 @@ class HostDriver:
 
     # -- kernels
     def load(self, kernel: CompiledKernel) -> Function:
-        return Function(kernel, 32 * kernel.code.warps, kernel.code.shared)
+        number = self._node().value
+        self.modules.add(number)
+        return Function(kernel, 32 * kernel.code.warps, kernel.code.shared, number)
+
+    def unload(self, function: Function) -> None:
+        left = self.graphs.keys() - self.destroyed
+        ran = {f.module for n in left for _, _, kind, *what in self.graphs[n] if kind == "kernel"
+               for f in what[1:2]}
+        assert function.module not in ran, "a graph would run code that is gone"
+        self.modules.remove(function.module)
 
     def launch(self, function: Function, grid: int, parameters: Parameters, doing: str) -> None:
         self.log.append(("launch", doing, grid))
@@ -175,6 +193,9 @@ class HostDriver:
     def instantiate(self, graph: Node) -> Node:
         return graph
 
+    def drop_graph(self, graph: Node) -> None:
+        self.destroy_graph(graph)
+
     def destroy_graph(self, graph: Node) -> None:
         assert graph.value not in self.destroyed
         self.destroyed.add(graph.value)  # what it had is still to be looked at
@@ -190,10 +211,11 @@ class HostDriver:
 
     # -- time
     def record(self) -> int:
+        self.events += 1
         return len(self.log)
 
     def forget(self, events: Sequence[int]) -> None:
-        pass
+        self.events -= len(events)
 
     def nanoseconds(self, begin: int, end: int) -> int:
         return end - begin
