@@ -12,6 +12,7 @@ from graphc.nn import (
     convolutions,
     embeddings,
     functional,
+    graph_attention,
     graphs,
     init,
     layers,
@@ -36,6 +37,7 @@ from graphc.nn.combinations import *
 from graphc.nn.containers import *
 from graphc.nn.convolutions import *
 from graphc.nn.embeddings import *
+from graphc.nn.graph_attention import *
 from graphc.nn.graphs import *
 from graphc.nn.layers import *
 from graphc.nn.losses import *
@@ -65,6 +67,7 @@ __all__ = [
     *containers.__all__,
     *convolutions.__all__,
     *embeddings.__all__,
+    *graph_attention.__all__,
     *graphs.__all__,
     *layers.__all__,
     *losses.__all__,

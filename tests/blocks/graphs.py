@@ -30,6 +30,24 @@ def _conv(name: str, *args: Any, weights: Input | None = None, **options: Any) -
                  how="" if weights is None else "with edge_weight")  # fmt: skip
 
 
+def _attentive(
+    name: str, *args: Any, ins: Any = IN, attr: Input | None = None, **options: Any
+) -> Block:
+    """With features of edges, or between 5 sources and 4 targets."""
+    nodes = [_NODES] if isinstance(ins, int) else [normal(5, ins[0]), normal(4, ins[1])]
+    count = len(nodes)
+
+    def call(block: Any, *given: Any) -> Any:
+        return block(given[0] if count == 1 else given[:count], *given[count:])
+
+    inputs = (*nodes, _EDGES, *(() if attr is None else (attr,)))
+    return Block(name, (ins, OUT, *args), options, inputs, call=call,
+                 counterpart=lambda torch: noisy(
+                     torch, getattr(geometric(), name)(ins, OUT, *args, **options)),
+                 formula="PyTorch Geometric's", within=1e-8,
+                 how="" if attr is None else "with edge_attr")  # fmt: skip
+
+
 def noisy(torch: Any, block: Any) -> Any:
     """Biases of zero would hide a mistake."""
     with torch.no_grad():
@@ -95,6 +113,23 @@ GRAPHS = [
     _conv("GATConv", 3, add_self_loops=False, bias=False),
     _conv("GATv2Conv", 2),
     _conv("GATv2Conv", 2, concat=False, share_weights=True),
+    *(
+        block
+        for name in ("GATConv", "GATv2Conv")
+        for block in (
+            _attentive(name, 2, residual=True),
+            _attentive(name, 2, concat=False, edge_dim=2, residual=True, attr=normal(7, 2)),
+            _attentive(name, edge_dim=1, fill_value="max", attr=normal(7)),
+            _attentive(name, edge_dim=2, fill_value=0.5, bias=False, attr=normal(7, 2)),
+            _attentive(name, 2, edge_dim=2, add_self_loops=False, attr=normal(7, 2)),
+            _attentive(name, edge_dim=2),
+            _attentive(name, 2, ins=(3, 2)),
+            _attentive(name, 2, ins=(2, 3), edge_dim=2, fill_value="sum", residual=True,
+                       attr=normal(7, 2)),
+            _attentive(name, ins=(3, 3), add_self_loops=False, concat=False),
+        )
+    ),
+    _attentive("GATv2Conv", ins=(3, 3), share_weights=True),
     _conv("SAGEConv"),
     _conv("SAGEConv", aggr="max", normalize=True),
     _conv("SAGEConv", aggr="sum", project=True, root_weight=False, bias=False),

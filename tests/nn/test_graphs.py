@@ -170,8 +170,56 @@ def test_an_edge_beyond_the_nodes_fails_the_call() -> None:
                 evaluate(layer(x, edges), feeds | {edges: bad})
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize("kind", ["GATConv", "GATv2Conv"])
+def test_more_listen_than_send(kind: str) -> None:
+    """A layer of one width takes a pair of it; three sources and five targets have three loops."""
+    torch = pytest.importorskip("torch")
+    geometric = pytest.importorskip("torch_geometric.nn")
+    theirs = getattr(geometric, kind)(3, 4, edge_dim=2, fill_value=0.25).double()
+    ours = getattr(nn, kind)(3, 4, edge_dim=2, fill_value=0.25, dtype=F64)
+    ours.load_state_dict(theirs.state_dict())
+    edges = np.array([[0, 1, 1, 2, 2, 0], [4, 2, 1, 0, 4, 3]])
+    given = [rng.normal(size=(3, 3)), rng.normal(size=(5, 3)), edges, rng.normal(size=(6, 2))]
+    source, target, index, attr = (gc.observed("v", a.shape, str(a.dtype)) for a in given)
+    got = evaluate(ours((source, target), index, attr),
+                   dict(zip((source, target, index, attr), given, strict=True)))  # fmt: skip
+    a, b, c, d = (torch.tensor(array) for array in given)
+    wanted = theirs((a, b), c, d).detach().numpy()
+    np.testing.assert_allclose(got, wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_one_program_for_bipartite_graphs_of_all_sizes() -> None:
+    sizes = [gc.Dim(name, specialize=False) for name in ("S", "T", "E")]
+    x, y = gc.observed("x", (sizes[0], 3)), gc.observed("y", (sizes[1], 2))
+    edges, attr = gc.observed("e", (2, sizes[2]), gc.int64), gc.observed("a", (sizes[2], 2))
+    layer = nn.GATv2Conv((3, 2), 4, add_self_loops=False, edge_dim=2)
+    call = gc.compile([x, y, edges, attr], layer((x, y), edges, attr))
+    for s, t, e in ((4, 3, 6), (2, 5, 3)):
+        at = rng.normal(size=(s, 3)).astype(np.float32), rng.normal(size=(t, 2)).astype(np.float32)
+        links = np.stack([rng.integers(0, s, e), rng.integers(0, t, e)])
+        seen = rng.normal(size=(e, 2)).astype(np.float32)
+        wanted = evaluate(layer((gc.constant(at[0]), gc.constant(at[1])), gc.constant(links),
+                                gc.constant(seen)), {})  # fmt: skip
+        np.testing.assert_allclose(call(*at, links, seen), wanted, rtol=1e-5, atol=1e-6)
+    with pytest.raises(gc.ShapeError, match=r"S sources and T targets: .* add_self_loops=False"):
+        nn.GATConv((3, 2), 4)((x, y), edges)
+
+
 def test_refusals() -> None:
     x, edges, _ = inputs()
+    attr = gc.observed("attr", (7, 2), F64)
+    for layer in (nn.GATConv, nn.GATv2Conv):
+        with pytest.raises(gc.ShapeError, match=r"edge_attr f64\[7,2\] needs .* edge_dim="):
+            layer(3, 2, dtype=F64)(x, edges, attr)
+        with pytest.raises(gc.ShapeError, match=r"edge_attr is f64\[7,2\], it must be \[7, 3\]"):
+            layer(3, 2, edge_dim=3, dtype=F64)(x, edges, attr)
+        with pytest.raises(gc.ShapeError, match=r"a bipartite x is \(sources, targets\), got 3"):
+            layer((3, 3), 2, dtype=F64)((x, x, x), edges)
+        with pytest.raises(ValueError, match="fill_value is a number or one of mean"):
+            layer(3, 2, fill_value="median")
+    with pytest.raises(ValueError, match="ends of one width"):
+        nn.GATv2Conv((3, 2), 2, share_weights=True)
     with pytest.raises(ValueError, match=r"aggr is one of sum, .* not 'median'"):
         nn.MessagePassing("median")
     with pytest.raises(ValueError, match="not 'median'"):
