@@ -56,8 +56,8 @@ def compile(  # noqa: A001 - the verb that everybody expects
     A donated array is as the program wants it (element type, C-contiguous, writable), in memory
     that no other argument lies in, and is not to be used after the call, nor is any view of it: it
     may hold anything, or be what the call returned. Donating it again is an error; so is ``out=``.
-    A call that refuses its arguments takes nothing, one that fails later does. On GPUs donated
-    arguments are checked and not reused.
+    A call that refuses its arguments takes nothing, one that fails later does. On GPUs results lie
+    in donated arrays of the device (by DLPack); of NumPy's, the copy on the device is used.
 
     ``backend`` ("llvm", "triton") or ``device`` ("cpu", "cuda") say where it runs; without them it
     is a GPU that can be used, else the CPU. Programs of both share their states.

@@ -134,7 +134,7 @@ class Executable:
                 f"{self.name}: out= and donate= both say where results lie: leave out= out"
             )
         ordered = order_arguments(self._parameters, args, by_name, who=self.name)
-        taken = takable(self.name, ordered, self._parameters, self._donated)
+        taken = self._takable(ordered)
         try:
             result = (self._call or self._slow)(*ordered)
         except (BindError, DTypeError, ShapeError):
@@ -144,6 +144,10 @@ class Executable:
             raise
         give_away(taken)
         return result if self._restore is None else self._restore(result)
+
+    def _takable(self, ordered: Sequence[Any]) -> list[Any]:
+        on_device = self._backend.on_device
+        return takable(self.name, ordered, self._parameters, self._donated, on_device)
 
     # -- calls that are not exactly what the current program expects
     def _slow(self, *args: Any, **by_name: Any) -> Any:
@@ -291,7 +295,7 @@ class Executable:
     def profile(self, *args: Any, **by_name: Any) -> Profile:
         """Call, and say when each worker ran its share of each launch; states move as in a call."""
         ordered = order_arguments(self._parameters, args, by_name, who=self.name)
-        give_away(takable(self.name, ordered, self._parameters, self._donated))
+        give_away(self._takable(ordered))
         arrays, sizes = self._bind(args, by_name)
         with self._lock:
             program = self._program(sizes)

@@ -72,16 +72,20 @@ def _empty(driver: Driver, free: dict[int, list[int]]) -> bool:
 
 
 class Array:
-    """A dense array on the device; ``np.asarray(a)``, ``a.numpy()`` and ``float(a)`` copy it."""
+    """A dense array on the device; ``np.asarray(a)``, ``a.numpy()`` and ``float(a)`` copy it.
 
-    def __init__(self, pool: Pool, type_: TensorType) -> None:
+    Its memory is the pool's, or that of an array which was donated (``given``).
+    """
+
+    def __init__(self, pool: Pool, type_: TensorType, given: Shared | None = None) -> None:
         self.shape = tuple(e for e in type_.shape if isinstance(e, int))
         self._type, self._pool = type_, pool
         self.nbytes = math.prod(self.shape) * type_.dtype.itemsize
-        self.address = pool.take(self.nbytes)
+        self._given = given
+        self.address = pool.take(self.nbytes) if given is None else given.address
 
     def __del__(self) -> None:
-        if hasattr(self, "address"):
+        if self._given is None and hasattr(self, "address"):
             self._pool.give(self.address, self.nbytes)
 
     @property
@@ -216,7 +220,8 @@ def take(value: Any, name: str, stream: int | None = None) -> Shared:
             f"{name!r} lies on cuda:{int(device[1])}, the program runs on cuda:0: move it there"
         )
     if isinstance(value, Array):
-        return Shared(value.address, TensorType(dtype_of(value.dtype), value.shape), value)
+        owner = value if value._given is None else value._given.owner
+        return Shared(value.address, TensorType(dtype_of(value.dtype), value.shape), owner)
     capsule = value.__dlpack__() if stream is None else value.__dlpack__(stream=stream)
     managed = ctypes.cast(_pointer_of(capsule, b"dltensor"), ctypes.POINTER(_Managed)).contents
     tensor = managed.tensor

@@ -32,7 +32,7 @@ class TritonBackend:
     """NVIDIA GPUs, with Triton as the compiler and the CUDA driver as the runtime."""
 
     name = "triton"
-    reuses_arguments = False
+    reuses_arguments = True
     blocks = 512
 
     def __init__(
@@ -139,7 +139,7 @@ class TritonBackend:
             if device_target(device.capability) == self.target:
                 return Program(
                     schedule, states=states, constants=constants, driver=device,
-                    target=self.target, plan=plan, kernels=kernels,
+                    target=self.target, plan=plan, kernels=kernels, taking=False,
                 )  # fmt: skip
             why = f"the device has compute capability {device.capability / 10}"
         return StaticProgram(schedule, self.target, kernels, why)

@@ -41,10 +41,15 @@ class Binding:
         self.addresses = dict(fixed)
         arena = self._new(schedule.arena_bytes, "the arena of intermediate results")
         for buffer in schedule.buffers:
+            if buffer.place is not None:
+                continue
             if buffer.kind == "arena":
                 self.addresses[buffer.name] = arena + (buffer.offset or 0)
             elif buffer.kind in ("argument", "output"):
                 self.addresses[buffer.name] = self._new(bytes_of(buffer.type), buffer.name)
+        self.addresses |= {
+            b.name: self.addresses[b.place] for b in schedule.buffers if b.place is not None
+        }
         cells = schedule.of_kind("cell")
         words = 1 + len(cells) + gate_words(schedule)
         self.cell_bytes = _CELL * words

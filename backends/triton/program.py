@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc.backend import Plan
-from graphc.backends.triton.array import Array, Pool, is_device_array, take
+from graphc.backends.triton.array import Array, Pool, Shared, is_device_array, take
 from graphc.backends.triton.binding import Binding, bytes_of
 from graphc.backends.triton.compiler import CompiledKernel, compile_kernels
 from graphc.backends.triton.control import described
@@ -73,12 +73,14 @@ class Program(Inspected):
         tilings: Mapping[str, GpuTiling] | None = None,
         kernels: Mapping[Key, CompiledKernel] | None = None,
         tune: str | None = None,
+        taking: bool = True,
     ) -> None:
         """``kernels`` are those of an export; without it they are compiled. ``tune`` measures
-        tilings: "same" those that give the same bits, "free" others too.
+        tilings: "same" those that give the same bits, "free" others too. ``taking``: results lie in
+        donated arrays of the device where the schedule places them there.
         """
         self.schedule, self.driver, self.target = schedule, driver, target
-        self._plan, self._slow = plan, slow
+        self._plan, self._slow, self._taking = plan, slow, taking
         self.holdings = Holdings(driver, self)  # also where what follows fails
         if kernels is None:
             jobs = jobs_of(schedule, precision, tilings)
@@ -166,7 +168,10 @@ class Program(Inspected):
             binding = self._current
             fits = binding is not None and not by_name and self._fits(binding, args)
             if binding is not None and fits:
-                outputs = [Array(self._pool, b.type) for b in binding.outputs]
+                taken = self._taken(binding, args)
+                outputs = [
+                    Array(self._pool, b.type, taken.get(b.place)) for b in binding.outputs
+                ]
                 self._run(binding, args)
                 for made, buffer in zip(outputs, binding.outputs, strict=True):
                     self.driver.copy_within(
@@ -174,6 +179,27 @@ class Program(Inspected):
                     )
                 return _result(outputs)
         return (self._slow or self._call_slowly)(*args, **by_name)
+
+    def _taken(self, binding: Binding, args: Sequence[Any]) -> dict[str | None, Shared]:
+        """The donated arrays of the device that results lie in, by argument. BindError where one
+        shares memory with another argument.
+        """
+        places = {b.place for b in binding.outputs if b.place is not None}
+        if not self._taking or not places:
+            return {}
+        spans = [
+            (buffer.name, shared := take(arg, buffer.name), shared.address + bytes_of(shared.type))
+            for buffer, arg in zip(binding.arguments, args, strict=True) if is_device_array(arg)
+        ]  # fmt: skip
+        for name, shared, end in spans:
+            for other, its, its_end in spans:
+                apart = end <= its.address or its_end <= shared.address
+                if name in places and other != name and not apart:
+                    raise BindError(
+                        f"{self.schedule.name}: {name!r} is donated, and {other!r} lies in its "
+                        "memory: pass a copy of either"
+                    )
+        return {name: shared for name, shared, _ in spans if name in places}
 
     def _fits(self, binding: Binding, args: Sequence[Any]) -> bool:
         expected = binding.arguments
@@ -247,10 +273,12 @@ class Program(Inspected):
     # -- looking
     def profile(self, *args: object) -> tuple[Any, Sequence[TimedLaunch]]:
         """The result of a call, and the time of each launch, run one after the other."""
+        again = [self._copied(arg) if is_device_array(arg) else arg for arg in args]
         result = self.call(*args)
         with self._lock:
             binding = self._current
             assert binding is not None
+            self._stage(binding, again)  # results may lie where the arguments were
             runs = kernel_runs(binding.schedule, self.kernels_of, binding.addresses,
                                binding.error, binding.holdings)
             kept = self._kept_states()
@@ -259,6 +287,13 @@ class Program(Inspected):
         return result, tuple(
             TimedLaunch(run.statement, times[n], times[n + 1], 0) for n, run in enumerate(runs)
         )
+
+    def _copied(self, arg: object) -> Array:
+        shared = take(arg, "an argument", self.driver.stream)
+        made = Array(self._pool, shared.type)
+        self.driver.copy_within(made.address, shared.address, made.nbytes)
+        self.driver.synchronize("copying an argument")
+        return made
 
     def _timed(self, runs: Sequence[KernelRun]) -> list[int]:
         """Nanoseconds since the first launch began, before each and after the last."""

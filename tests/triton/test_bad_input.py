@@ -12,7 +12,7 @@ pytest.importorskip("triton", reason="needs Triton: pip install 'graphc[gpu]'")
 
 import graphc as gc
 from graphc import nn, optim
-from graphc.backends.triton.array import Array, Pool
+from graphc.backends.triton.array import Array, Pool, Shared
 from graphc.memory import address_of
 from graphc.types import TensorType, float32
 
@@ -145,10 +145,8 @@ def test_a_misaligned_pointer_is_read_right(device: Any, offset: int) -> None:
     program = gc.compile([x], x * 2.0, backend="triton")
     values = np.arange(64, dtype=np.float32)
     given = filled(device, np.zeros(72, np.float32))
-    shifted = Array.__new__(Array)
-    shifted.shape, shifted._type, shifted._pool = (64,), TensorType(float32, (64,)), given._pool
-    shifted.nbytes, shifted.address = 256, given.address + offset
+    type_ = TensorType(float32, (64,))
+    shifted = Array(given._pool, type_, Shared(given.address + offset, type_, given))
     device.copy_in(shifted.address, address_of(values), values.nbytes)
     for array in (shifted, Foreign(shifted)):
         np.testing.assert_array_equal(np.asarray(program(array)), 2 * values)
-    del shifted.address  # the block is ``given``'s
