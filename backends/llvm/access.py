@@ -20,6 +20,7 @@ from graphc.records import dataclass
 from graphc.types import DType, Extent, bool_, int64
 
 __all__ = [
+    "Ahead",
     "buffer_address",
     "emit_load",
     "emit_prefetch",
@@ -389,7 +390,17 @@ def lane_addresses(k: Context, store: Store, position: Position) -> tuple[V, Ext
 # ---- before they are needed
 
 
-def emit_prefetch(k: Context, access: Load | Store, position: Position) -> None:
+@dataclass(frozen=True)
+class Ahead:
+    """So many steps further along an axis than the tile being computed."""
+
+    axis: str
+    steps: V
+
+
+def emit_prefetch(
+    k: Context, access: Load | Store, position: Position, ahead: Ahead | None = None
+) -> None:
     """Fetch the line that a plain access in lanes will touch; where that is data-dependent or
     gathered, nothing.
     """
@@ -402,6 +413,10 @@ def emit_prefetch(k: Context, access: Load | Store, position: Position) -> None:
     if bytes_before % LINE:
         return  # the vector before it lies in the same line
     pointer = _place(k, tensor, access.index, position).pointer
+    if ahead is not None:
+        lanes = k.coordinates[ahead.axis].lanes
+        step = k.multiply(ahead.steps, k.extent(flat.axes.get(ahead.axis, 0) * lanes))
+        pointer = _advance(k, pointer, step, memory_type(tensor.type.dtype).element)
     k.f.call_void(
         "llvm.prefetch.p0",
         pointer,

@@ -7,11 +7,11 @@ first check.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import groupby
 
 from graphc.backends.llvm import access, fold
+from graphc.backends.llvm.ahead import Rows, fetch_at_once, fetch_row, rows_after
 from graphc.backends.llvm.context import (
     I1,
     I64,
@@ -25,7 +25,7 @@ from graphc.backends.llvm.context import (
 from graphc.backends.llvm.ir import PTR, Function, LLVMType, Module, V, literal
 from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.turning import emit_turned, turned_axis
-from graphc.kernel.terms import Apply, AxisIndex, Contract, Kernel, Load, Store, Term
+from graphc.kernel.terms import Apply, AxisIndex, Kernel, Load, Term
 from graphc.nest import (
     Accumulate,
     Begin,
@@ -57,8 +57,6 @@ __all__ = ["emit_kernel", "emit_nest", "grid_blocks", "scratch_bytes"]
 Plain = (Let, Write, Verify)
 #: positions from which these are taken one by one
 MANY_POSITIONS = 8
-#: points of a product's loop that hide a fetch from memory
-PREFETCH_POINTS = 32
 
 
 def emit_kernel(kernel: Kernel, tiling: Tiling, target: Target, symbol: str = "kernel") -> str:
@@ -113,6 +111,7 @@ class _Emitter:
         self.k, self.f, self.nest = context, context.f, context.nest
         self.states: dict[fold.StateKey, V] = {}
         self.ranges: dict[str, _Range] = {}  # of blocked axes, in the open block
+        self.spread: dict[Pass, list[Rows]] = {}  # what a product's loop fetches, bit by bit
         self.layouts, _ = layout_buffers(context.nest, context.lanes)
 
     # -- the function
@@ -194,7 +193,7 @@ class _Emitter:
             case Loop():
                 self.loop(step)
             case Begin(of=trip):
-                self.prefetch(trip, after[1:])
+                self.ahead(trip, after[1:])
                 self.begin(trip, after[0])
             case Update(of=trip):
                 fold.update(self.k, trip, self.states)
@@ -270,23 +269,13 @@ class _Emitter:
         dtypes = [a.dtype for a in term.operands]
         k.bind(term, position, k.apply(term.op, args, dtypes, term.dtype))
 
-    def prefetch(self, trip: Pass, after: Sequence[Step]) -> None:
-        """Fetch what the steps after a product's loop read and write while the loop multiplies: a
-        register tile's rows lie apart, which the processor does not foresee.
-        """
-        extents = [self.k.kernel.extents[a] for a in trip.over]
-        long = math.prod(e if isinstance(e, int) else PREFETCH_POINTS for e in extents)
-        if long < PREFETCH_POINTS or not all(isinstance(m, Contract) for m in trip.members):
-            return
-        for step in after:
-            if isinstance(step, Let) and isinstance(step.term, Load):
-                used: Load | Store = step.term
-            elif isinstance(step, Write) and step.store.tensor not in self.nest.tiling.stream:
-                used = step.store
-            else:
-                continue
-            for position in self.k.positions(used.axes):
-                access.emit_prefetch(self.k, used, position)
+    def ahead(self, trip: Pass, after: Sequence[Step]) -> None:
+        """Fetch, or let the loop fetch, what is used after it."""
+        rows = rows_after(self.k, trip, after)
+        self.spread[trip] = [r for r in rows if r.axis is not None]
+        for each in rows:
+            if each.axis is None:
+                fetch_at_once(self.k, each)
 
     def begin(self, trip: Pass, loop: Step) -> None:
         tile = 1
@@ -441,6 +430,8 @@ class _Emitter:
         coordinates = self.k.coordinates
         hidden = coordinates.pop(step.axis, None)
         coordinates[step.axis] = Coordinate(step.axis, base, tile, lanes, end, mask)
+        for rows in (r for t in step.passes if step.axis in t.over for r in self.spread.get(t, ())):
+            fetch_row(self.k, rows, base)
         self.steps(step.body)
         del coordinates[step.axis]
         if hidden is not None:
