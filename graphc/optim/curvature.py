@@ -110,7 +110,7 @@ class HessianFree(WholeCostOptimizer):
 
         d <- -(H + L I)^-1 g          by conjugate gradients, as in Newton
         r  = (f(x + lr d) - f(x)) / (lr g . d + lr^2 d . H d / 2)
-        L <- 2/3 L where r > 3/4,  3/2 L where r < 1/4         (Levenberg, Marquardt)
+        L <- 2/3 L where r > 3/4,  3/2 L where r < 1/4 or f is NaN       (Levenberg, Marquardt)
         x <- x + lr d  where that lowers the cost
 
     L starts at ``damping``. Martens, "Deep Learning via Hessian-Free Optimization", 2010, with the
@@ -141,7 +141,7 @@ class HessianFree(WholeCostOptimizer):
         foretold = ops.sum(land.gradient * move) + 0.5 * ops.sum(move * land.curvature(move))
         gained = land.value(land.x + move) - land.cost
         ratio = _ratio(gained, foretold)
-        more = ops.where(ratio < 0.25, damping * 1.5, damping)
+        more = ops.where(ratio >= 0.25, damping, damping * 1.5)  # more where it is NaN, too
         x = ops.where(gained < 0.0, land.x + move, land.x)
         return x, {"damping": ops.where(ratio > 0.75, damping * (2.0 / 3.0), more)}
 

@@ -58,6 +58,8 @@ class EMA:
 
     def shadow(self, parameter: Value) -> StateValue:
         """The average of a parameter."""
+        if parameter not in self._shadows:
+            raise StateError(f"{type(self).__name__}.shadow: it averages no {parameter!r}", here())
         return self._shadows[parameter]
 
     def state_dict(self) -> dict[str, NDArray[Any]]:

@@ -48,7 +48,7 @@ def clip_by_global_norm(gradients: Any, max_norm: float) -> Any:
 
 def clip_by_value(gradients: Any, clip: float) -> Any:
     """Every element kept within -clip and clip."""
-    if clip < 0:
+    if not clip >= 0:
         raise ValueError(f"clip_by_value: expected a number >= 0, got {clip}")
     return tree.map(lambda g: ops.clip(g, -clip, clip), gradients)
 

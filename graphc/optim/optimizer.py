@@ -7,7 +7,7 @@ An optimizer is a formula ``(parameter, gradient, slots) -> (new parameter, new 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from graphc import tree
 from graphc.autodiff import grad, gradients
 from graphc.dsl import StateValue, state_value_of
-from graphc.errors import GradError, StateError
+from graphc.errors import GradError, ShapeError, StateError
 from graphc.graph import Value, ancestors, apply
 from graphc.optim.settings import Setting, at_step, checked, numbers, states, varies
 from graphc.records import dataclass
@@ -27,7 +27,7 @@ from graphc.state import StateCell, prepare_cells
 from graphc.types import DType, TensorType, float64, int64
 from graphc.updates import Updates
 
-__all__ = ["Moment", "Optimizer", "Rule", "slopes_of"]
+__all__ = ["Moment", "Optimizer", "Rule", "descent", "parameter_of", "slopes_of"]
 
 _DECAYS = ("betas", "alpha", "rho", "beta")
 _NOT_NEGATIVE = ("eps", "weight_decay", "momentum", "lr_decay", "momentum_decay", "l1")
@@ -71,11 +71,12 @@ class Optimizer:
         self._options = options
         self._groups = {glob: dict(given) for glob, given in (groups or {}).items()}
         for glob, given in self._groups.items():
-            unknown = [name for name in given if name not in (*self.options, "lr")]
+            known = ("lr", *self.options, "maximize")
+            unknown = [name for name in given if name not in known]
             if unknown:
                 raise StateError(
                     f"{self._name}: group {glob!r} sets {', '.join(unknown)}; "
-                    f"its options are lr, {', '.join(self.options)}",
+                    f"its options are {', '.join(known)}",
                     here(),
                 )
             self._check(options | {k: v for k, v in given.items() if k != "lr"})
@@ -145,7 +146,8 @@ class Optimizer:
         """
         values, form = tree.flatten(parameters)
         slopes = tree.matching_leaves(gradients, form, f"{self._name}.updates: gradients")
-        targets = [_parameter(self._name, value) for value in values]
+        targets = [parameter_of(self._name, value) for value in values]
+        _check_gradients(self._name, targets, slopes)
         self._warn_unmatched(targets)
         self._count_together(targets)
         moments: dict[tuple[Any, ...], tuple[Moment, dict[str, Any]]] = {}
@@ -196,6 +198,12 @@ class Optimizer:
             raise ValueError(f"{self._name}.lr: expected a number >= 0, got {value!r}")
         rate.set(float(value))
 
+    def rates(self) -> list[StateValue]:
+        """The states that hold its learning rates, its own first, then those of groups; none for
+        what a schedule computes.
+        """
+        return [state for rate in self._rates.values() for state in states(rate)]
+
     @property
     def steps(self) -> int:
         """How many steps it has made (the most that any of its parameters saw)."""
@@ -204,7 +212,7 @@ class Optimizer:
 
     def slots(self, parameter: Value) -> dict[str, StateValue]:
         """The slots of a parameter by name: ``exp_avg`` and ``exp_avg_sq`` of Adam, say."""
-        target = _parameter(self._name, parameter)
+        target = parameter_of(self._name, parameter)
         if target not in self._slots:
             options = self._options_of(self._group_of(target))
             key = self._key(target)
@@ -313,12 +321,12 @@ class Optimizer:
         return Moment(t=t, lr=now.pop("lr"), first=counter == 0), options | now
 
 
-def slopes_of(who: str, cost: Value, wrt: Any) -> tuple[list[Value], list[Value]]:
-    """The parameters that ``wrt`` names, or all that a differentiable path joins to the cost, and
-    its gradients by them.
+def slopes_of(who: str, cost: Value, wrt: Any) -> tuple[list[StateValue], list[Value]]:
+    """The parameters that ``wrt`` names, each once, or all that a differentiable path joins to the
+    cost, and its gradients by them.
     """
     if wrt is not None:
-        parameters = tree.leaves(wrt)
+        parameters = [parameter_of(who, value) for value in dict.fromkeys(tree.leaves(wrt))]
         return parameters, list(grad(cost, parameters))
     reached = [n.outputs[0] for n in ancestors([cost]) if n.op == "parameter"]
     pairs = zip(reached, gradients(cost, reached), strict=True)
@@ -329,7 +337,7 @@ def slopes_of(who: str, cost: Value, wrt: Any) -> tuple[list[Value], list[Value]
             "name what to change: minimize(cost, wrt=...)",
             here(),
         )
-    return [p for p, _ in joined], [g for _, g in joined]
+    return [parameter_of(who, p) for p, _ in joined], [g for _, g in joined]
 
 
 def descent(p: Value, g: Value, options: Mapping[str, Any]) -> Value:
@@ -351,7 +359,8 @@ def _rate(name: str, lr: Setting) -> Callable[[Value], Value] | Value:
     )
 
 
-def _parameter(who: str, value: object) -> StateValue:
+def parameter_of(who: str, value: object) -> StateValue:
+    """``value``, if it can be updated."""
     if not isinstance(value, StateValue):
         raise StateError(
             f"{who}: {value!r} is no parameter: only what gc.parameter or gc.state made can be "
@@ -359,6 +368,25 @@ def _parameter(who: str, value: object) -> StateValue:
             here(),
         )
     return value
+
+
+def _check_gradients(
+    who: str, targets: Sequence[StateValue], slopes: Sequence[Value | float]
+) -> None:
+    """One for each parameter, in its shape: nothing is broadcast, and nothing written twice."""
+    seen: set[StateValue] = set()
+    for target, slope in zip(targets, slopes, strict=True):
+        if target in seen:
+            raise StateError(
+                f"{who}.updates: {target!r} is given twice; add its gradients up", here()
+            )
+        seen.add(target)
+        shape = slope.shape if isinstance(slope, Value) else np.shape(slope)
+        if shape != target.shape:
+            raise ShapeError(
+                f"{who}.updates: the gradient of {target!r} has shape {shape}, not {target.shape}",
+                here(),
+            )
 
 
 def _flat(slots: Mapping[StateValue, Mapping[str, StateValue]]) -> list[StateValue]:

@@ -11,15 +11,19 @@ from numpy.typing import NDArray
 
 from graphc.errors import StateError
 from graphc.optim.optimizer import Optimizer
+from graphc.optim.whole_cost import WholeCostOptimizer
 
 __all__ = ["ReduceOnPlateau"]
 
 
 class ReduceOnPlateau:
-    """Multiplies an optimizer's ``lr`` after ``patience`` calls without improvement.
+    """Multiplies an optimizer's rates, those of its groups too, after ``patience`` calls without
+    improvement.
 
-    As ``torch.optim.lr_scheduler.ReduceLROnPlateau``: an improvement is a relative one by more
-    than ``threshold``; ``mode`` "min" wants the metric small, "max" large.
+    As ``torch.optim.lr_scheduler.ReduceLROnPlateau``: an improvement is one by more than
+    ``threshold``, a share of the best metric (``threshold_mode`` "rel") or a number ("abs");
+    ``mode`` "min" wants the metric small, "max" large. A rate that would fall by no more than
+    ``eps`` stays.
 
     >>> import graphc as gc
     >>> opt = gc.optim.SGD(lr=1.0)
@@ -30,22 +34,26 @@ class ReduceOnPlateau:
 
     def __init__(
         self,
-        optimizer: Optimizer,
+        optimizer: Optimizer | WholeCostOptimizer,
         *,
         mode: str = "min",
         factor: float = 0.1,
         patience: int = 10,
         threshold: float = 1e-4,
+        threshold_mode: str = "rel",
         cooldown: int = 0,
         min_lr: float = 0.0,
+        eps: float = 1e-8,
     ) -> None:
         if mode not in ("min", "max"):
             raise ValueError(f"mode is 'min' or 'max', not {mode!r}")
+        if threshold_mode not in ("rel", "abs"):
+            raise ValueError(f"threshold_mode is 'rel' or 'abs', not {threshold_mode!r}")
         if not 0.0 < factor < 1.0:
             raise ValueError(f"factor must be in (0, 1), got {factor}")
         self.optimizer, self.mode, self.factor = optimizer, mode, factor
-        self.patience, self.threshold = patience, threshold
-        self.cooldown, self.min_lr = cooldown, min_lr
+        self.patience, self.threshold, self.threshold_mode = patience, threshold, threshold_mode
+        self.cooldown, self.min_lr, self.eps = cooldown, min_lr, eps
         self.best = math.inf if mode == "min" else -math.inf
         self._bad, self._resting = 0, 0
 
@@ -58,7 +66,11 @@ class ReduceOnPlateau:
         if self._resting:
             self._resting, self._bad = self._resting - 1, 0
         if self._bad > self.patience:
-            self.optimizer.lr = max(self.optimizer.lr * self.factor, self.min_lr)
+            for rate in self.optimizer.rates():
+                before = float(rate.numpy())
+                after = max(before * self.factor, self.min_lr)
+                if before - after > self.eps:
+                    rate.set(after)
             self._bad, self._resting = 0, self.cooldown
         return self.optimizer.lr
 
@@ -86,6 +98,7 @@ class ReduceOnPlateau:
         return commit
 
     def _improves(self, metric: float) -> bool:
-        if self.mode == "min":
-            return metric < self.best * (1.0 - self.threshold)
-        return metric > self.best * (1.0 + self.threshold)
+        sign = 1.0 if self.mode == "min" else -1.0
+        if self.threshold_mode == "abs":
+            return sign * metric < sign * self.best - self.threshold
+        return sign * metric < sign * self.best * (1.0 - sign * self.threshold)

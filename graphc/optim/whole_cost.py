@@ -7,6 +7,7 @@ one graph like any other: loops and line searches run inside of the call.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -14,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc import ops, tree
-from graphc.autodiff import grad, gradients, hvp
+from graphc.autodiff import hvp
 from graphc.control import while_loop
 from graphc.dsl import StateValue, state_value_of, substitute
-from graphc.errors import GradError, StateError
-from graphc.graph import Value, ancestors
+from graphc.errors import StateError
+from graphc.graph import Value
+from graphc.optim.optimizer import slopes_of
 from graphc.source import here
 from graphc.state import StateCell, prepare_cells
 from graphc.types import DType, TensorType, float64, int64
@@ -30,12 +32,13 @@ __all__ = ["Landscape", "WholeCostOptimizer", "backtracked"]
 class Landscape:
     """A cost as a function of one vector: all its parameters in a row."""
 
-    def __init__(self, cost: Value, parameters: Sequence[StateValue]) -> None:
+    def __init__(
+        self, cost: Value, parameters: Sequence[StateValue], slopes: Sequence[Value]
+    ) -> None:
         self.cost, self.parameters = cost, list(parameters)
         self.x, self.unravel = tree.ravel(self.parameters)
-        slopes = grad(cost, self.parameters)
-        self._slopes = slopes
-        self.gradient: Value = tree.ravel(slopes)[0]
+        self._slopes = list(slopes)
+        self.gradient: Value = tree.ravel(self._slopes)[0]
 
     @property
     def dtype(self) -> DType:
@@ -66,8 +69,7 @@ class WholeCostOptimizer:
     """Base: ``minimize`` only, since gradients alone do not tell what they need."""
 
     def __init__(self, lr: float) -> None:
-        if not lr > 0.0:
-            raise ValueError(f"{self._name}: lr must be > 0, got {lr}")
+        self._check_rate(lr)
         self._rate = state_value_of(
             StateCell("lr", TensorType(float64, ()), np.asarray(float(lr)), source=here())
         )
@@ -85,7 +87,7 @@ class WholeCostOptimizer:
         ``wrt`` is a parameter, a structure of them or a Module; by default every parameter that a
         differentiable path joins to the cost. A second call is for the same parameters.
         """
-        targets = self._targets(cost, wrt)
+        targets, slopes = slopes_of(self._name, cost, wrt)
         kinds = {p.dtype.name for p in targets}
         if len(kinds) > 1:
             raise StateError(
@@ -100,7 +102,7 @@ class WholeCostOptimizer:
                 "set",
                 here(),
             )
-        self._parameters, land = targets, Landscape(cost, targets)
+        self._parameters, land = targets, Landscape(cost, targets, slopes)
         x, memory = self._step(land)
         new: dict[Value, Value] = {self._memory[name]: value for name, value in memory.items()}
         new.update(zip(land.parameters, land.unravel(x), strict=True))
@@ -113,20 +115,6 @@ class WholeCostOptimizer:
             "tell enough; say minimize(cost)",
             here(),
         )
-
-    def _targets(self, cost: Value, wrt: Any) -> list[StateValue]:
-        if wrt is not None:
-            given = tree.leaves(wrt)
-        else:
-            reached = [n.outputs[0] for n in ancestors([cost]) if n.op == "parameter"]
-            slopes = gradients(cost, reached)
-            given = [p for p, g in zip(reached, slopes, strict=True) if g is not None]
-        if not given:
-            raise GradError(f"{self._name}.minimize: {cost!r} depends on no parameter", here())
-        wrong = [p for p in given if not isinstance(p, StateValue)]
-        if wrong:
-            raise StateError(f"{self._name}: {wrong[0]!r} is no parameter", here())
-        return list(given)
 
     def _held(self, name: str, shape: tuple[Any, ...], dtype: DType, first: float = 0.0) -> Value:
         """A piece of memory, made at first use."""
@@ -145,7 +133,16 @@ class WholeCostOptimizer:
 
     @lr.setter
     def lr(self, value: float) -> None:
+        self._check_rate(value)
         self._rate.set(float(value))
+
+    def rates(self) -> list[StateValue]:
+        """The state that holds its ``lr``."""
+        return [self._rate]
+
+    def _check_rate(self, lr: float) -> None:
+        if not 0.0 < lr < math.inf:
+            raise ValueError(f"{self._name}: lr must be > 0 and finite, got {lr}")
 
     @property
     def steps(self) -> int:
