@@ -11,7 +11,6 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -40,7 +39,9 @@ _BLOCK = re.compile(r"(<!-- tour: ([\w-]+) -->\n```\w*\n)(.*?)(```\n)", re.DOTAL
 
 def compiled() -> Compiled:
     """The step as the passes leave it, for the tour's machine instead of this one."""
-    return compile_graph(step.graph, "step", rewrite=partial(pack_operands, target=TARGET))
+    return compile_graph(
+        step.graph, "step", rewrite=lambda kernel, lasting: pack_operands(kernel, TARGET, lasting)
+    )
 
 
 def kernel(name: str) -> Kernel:

@@ -85,6 +85,8 @@ class Backend(Protocol):
     blocks: int
     #: whether its programs take the memory of donated arguments
     reuses_arguments: bool
+    #: whether its programs keep from call to call what follows from states that nothing wrote since
+    keeps_results: bool
 
     def unavailable(self) -> str | None:
         """Why this machine cannot run it, or None where it can."""
@@ -100,9 +102,9 @@ class Backend(Protocol):
     def for_target(self, target: str) -> Backend:
         """The backend for a machine that need not be this one; BackendError for unknown ones."""
 
-    def refine(self, kernel: Kernel) -> Sequence[Kernel]:
+    def refine(self, kernel: Kernel, lasting: frozenset[str] = frozenset()) -> Sequence[Kernel]:
         """What to run in place of a kernel: copies that it should read, and last the kernel that
-        reads them.
+        reads them. Copies of ``lasting`` tensors alone are made once for many calls.
 
         A copy's outputs are inputs, by name, of later ones.
         """

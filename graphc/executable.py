@@ -250,6 +250,7 @@ class Executable:
         compiled = compile_graph(
             graph, self.name, check_nan=self._check_nan, rewrite=self._backend.refine,
             blocks=self._backend.blocks, donated=self._donated_values,
+            keep=self._backend.keeps_results and self._memory_budget is None,
         )
         schedule = compiled.scheduled.schedule
         return compiled, None if schedule.sizes else plan_memory(schedule)

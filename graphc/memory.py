@@ -22,13 +22,16 @@ from numpy.typing import ArrayLike, NDArray
 from graphc.errors import StateError
 from graphc.types import TensorType
 
-__all__ = ["StateBuffer", "StateLocks", "address_of", "allocate", "collection_paused", "empty"]
+__all__ = [
+    "VERSION_OFFSET", "StateBuffer", "StateLocks", "address_of", "allocate", "collection_paused",
+    "empty",
+]  # fmt: skip
 
 HUGE_PAGE = 1 << 21
 _SHARING = 1 << 16  # bytes of the smallest block that lies in a chunk with others
 _CHUNK = 8 * HUGE_PAGE
 _LOCK_BYTES = 64  # glibc's pthread_rwlock_t has 56
-_VERSION_OFFSET = 64  # bytes from the lock to the version, an int64
+VERSION_OFFSET = 64  # bytes from the lock to the version, an int64
 _STALE_OFFSET = 72  # bytes from the lock to a word: are the newest values elsewhere?
 
 _libc = ctypes.CDLL(None)
@@ -142,7 +145,7 @@ class StateBuffer:
         self._record[:] = 0
         #: address of the lock; the version follows 64 bytes later, then whether ``array`` is stale
         self.lock_address = address_of(self._record)
-        self._version = ctypes.c_int64.from_address(self.lock_address + _VERSION_OFFSET)
+        self._version = ctypes.c_int64.from_address(self.lock_address + VERSION_OFFSET)
         _libc.pthread_rwlock_init(ctypes.c_void_p(self.lock_address), None)
         self._stale = ctypes.c_int64.from_address(self.lock_address + _STALE_OFFSET)
         self._remote: Callable[[], None] | None = None
@@ -177,13 +180,13 @@ class StateBuffer:
     @contextmanager
     def held(self, *, write: bool) -> Iterator[None]:
         """Hold the lock without looking at the values; ``write`` alone and with a new version at
-        the end, unless an exception ends it.
+        the end, also where an exception ends it: some values may have been written.
         """
         self._take(_libc.pthread_rwlock_wrlock if write else _libc.pthread_rwlock_rdlock)
         try:
             yield
-            self._version.value += int(write)
         finally:
+            self._version.value += int(write)
             _libc.pthread_rwlock_unlock(ctypes.c_void_p(self.lock_address))
 
     def _fetch(self) -> None:

@@ -5,7 +5,7 @@ Grammar of its text (``graphc.schedule_text`` prints and parses it; ``#`` starts
     schedule  := "schedule" NAME  {size} {buffer} {check} {routine} {kernel} "run" body
     size      := "size" NAME MIN ".." [MAX] ["by" MULTIPLE]            run-time extents
     buffer    := kind NAME type ["in" NAME] ["at" OFFSET] ["align" BYTES]
-    kind      := "argument" | "output" | "state" | "constant" | "arena" | "cell"
+    kind      := "argument" | "output" | "state" | "constant" | "arena" | "cell" | "kept"
     type      := DTYPE "[" extents "]"                                  f32[B,128]
     check     := "check" ID STRING ["source" source]                    ids count from 0
     routine   := a line of graphc.routines, once for each distinct routine
@@ -18,13 +18,14 @@ Grammar of its text (``graphc.schedule_text`` prints and parses it; ``#`` starts
                | "loop" CELL "<" extent body                            CELL counts 0, 1, ..
                | "while" CELL ["counter" CELL] ["max" extent] body      runs while CELL is not zero
                | "if" CELL body ["else" body]
+               | "renew" "(" names ")" body                 runs where one of these states changed
                | "barrier" | "commit"
     source    := STRING ":" LINE [STRING]                               file, line, function
     extent    := ints and size names with + - * // % and parentheses
 
 **Order.** Launches and copies between two barriers are independent and may run at the same time.
-A ``loop``, ``while``, ``if`` or ``commit`` is a barrier before and after itself, also around its
-body.
+A ``loop``, ``while``, ``if``, ``renew`` or ``commit`` is a barrier before and after itself, also
+around its body.
 
 **Memory.** Arguments and outputs change address from call to call, states live as long as their
 owner, constants as long as the executable. ``y f32[4] in x`` lies where the argument x lies, whose
@@ -33,8 +34,10 @@ block (``None`` until planned) and may overlap where their lifetimes do not. A `
 zero at the start of a call, of a 0-d type: loop counters (``i64``), predicates, run-time scalars
 of kernels. A loop changes which slice is used through cells only.
 
-**State.** Nothing before ``commit`` writes a state; ``commit`` ends the call when a check has
-failed or an interrupt came; nothing after it can fail. So a call does all of its updates or none.
+**Kept.** ``renew (w) { launch pack(w -> packed) }`` comes first. Its body runs where a state that
+it names has another version than when it last ran to its end; else the ``kept`` buffers that it
+writes hold what they did. So work of states alone, which no statement of this schedule writes, is
+done once a version instead of once a call. Running it at each call gives the same.
 """
 
 from __future__ import annotations
@@ -60,6 +63,7 @@ __all__ = [
     "If",
     "Launch",
     "Loop",
+    "Renew",
     "Schedule",
     "Statement",
     "While",
@@ -72,7 +76,7 @@ __all__ = [
     "walk",
 ]
 
-BUFFER_KINDS = ("argument", "output", "state", "constant", "arena", "cell")
+BUFFER_KINDS = ("argument", "output", "state", "constant", "arena", "cell", "kept")
 
 
 @dataclass(frozen=True)
@@ -181,7 +185,15 @@ class If:
     otherwise: Body = ()
 
 
-Statement = Union[Launch, Copy, Barrier, Commit, Loop, While, If]
+@dataclass(frozen=True)
+class Renew:
+    """Make what is kept from ``states`` anew where one of them was written since."""
+
+    states: tuple[str, ...]
+    body: Body
+
+
+Statement = Union[Launch, Copy, Barrier, Commit, Loop, While, If, Renew]
 Body = tuple[Statement, ...]
 
 
@@ -257,7 +269,7 @@ def walk(body: Body) -> Iterator[Statement]:
     """Every statement of a body and of the bodies inside it, in program order."""
     for statement in body:
         yield statement
-        if isinstance(statement, (Loop, While)):
+        if isinstance(statement, (Loop, While, Renew)):
             yield from walk(statement.body)
         elif isinstance(statement, If):
             yield from walk(statement.then)
@@ -277,6 +289,8 @@ def reads_and_writes(statement: Statement) -> tuple[tuple[str, ...], tuple[str, 
             return (statement.predicate,), () if statement.counter is None else (statement.counter,)
         case If():
             return (statement.predicate,), ()
+        case Renew():
+            return statement.states, ()
         case Barrier() | Commit():
             return (), ()
 
@@ -378,6 +392,8 @@ def _bound_statement(statement: Statement, sizes: Mapping[str, int]) -> Statemen
             return replace(
                 statement, then=_bound_body(then, sizes), otherwise=_bound_body(otherwise, sizes)
             )
+        case Renew():
+            return replace(statement, body=_bound_body(statement.body, sizes))
         case Copy() | Barrier() | Commit():
             return statement
 

@@ -24,6 +24,7 @@ from graphc.schedule import (
     If,
     Launch,
     Loop,
+    Renew,
     Schedule,
     While,
     bind_sizes,
@@ -90,6 +91,8 @@ class _Run:
                     self.while_(statement)
                 case If(predicate, then, otherwise):
                     self.body(then if self.memory[predicate] else otherwise)
+                case Renew():  # nothing is kept from one run to the next
+                    self.body(statement.body)
                 case Barrier() | Commit():
                     pass  # checks raise at once here, and nobody sees the states of a failed run
 

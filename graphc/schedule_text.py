@@ -25,6 +25,7 @@ from graphc.schedule import (
     If,
     Launch,
     Loop,
+    Renew,
     Schedule,
     Statement,
     While,
@@ -143,6 +144,10 @@ def _statement(statement: Statement, indent: str) -> Iterator[str]:
             if statement.otherwise:
                 yield indent + "} else {"
                 yield from _body(statement.otherwise, indent + "  ")
+            yield indent + "}"
+        case Renew():
+            yield f"{indent}renew ({_names(statement.states)}) {{"
+            yield from _body(statement.body, indent + "  ")
             yield indent + "}"
 
 
@@ -423,6 +428,7 @@ class _Parser:
             "loop": self.loop,
             "while": self.while_,
             "if": self.if_,
+            "renew": self.renew,
             "barrier": Barrier,
             "commit": Commit,
         }
@@ -469,3 +475,7 @@ class _Parser:
     def if_(self) -> If:
         predicate, then = self.name(), self.body()
         return If(predicate, then, self.body() if self.accept("else") else ())
+
+    def renew(self) -> Renew:
+        self.expect("(")
+        return Renew(self.names(")"), self.body())

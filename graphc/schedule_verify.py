@@ -11,6 +11,8 @@ only a kernel that
 the argument held.
 - States are written after the one ``commit`` of the outermost body only, and nothing after it can
 fail.
+- What is kept is written by a ``renew`` alone: it comes first, cannot fail, and depends on its
+states and constants, which nothing writes.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from graphc.schedule import (
     If,
     Launch,
     Loop,
+    Renew,
     Schedule,
     Statement,
     While,
@@ -61,6 +64,7 @@ def verify_schedule(schedule: Schedule) -> None:
     for statement in walk(schedule.body):
         _verify_statement(schedule, statement)
     _verify_commit(schedule)
+    _verify_kept(schedule)
     flow = _Flow(schedule, _overlaps(schedule))
     written = flow.body(schedule.body, {b.name for b in schedule.buffers if _starts_written(b)})
     for output in schedule.outputs:
@@ -146,7 +150,7 @@ def _verify_statement(schedule: Schedule, statement: Statement) -> None:
                 _verify_counter(schedule, statement, statement.counter, statement.body)
         case If():
             _verify_predicate(schedule, statement, statement.predicate)
-        case Barrier() | Commit():
+        case Renew() | Barrier() | Commit():
             pass
 
 
@@ -206,7 +210,7 @@ def _with_sizes(type_: TensorType, sizes: Mapping[str, Extent]) -> TensorType:
 
 
 def _verify_commit(schedule: Schedule) -> None:
-    inner = [s for s in schedule.body if isinstance(s, (Loop, While, If))]
+    inner = [s for s in schedule.body if isinstance(s, (Loop, While, If, Renew))]
     if any(isinstance(s, Commit) for outer in inner for s in walk((outer,))):
         raise _fail(schedule, "commit inside a loop or branch", Commit())
     commits = [i for i, s in enumerate(schedule.body) if isinstance(s, Commit)]
@@ -220,6 +224,48 @@ def _verify_commit(schedule: Schedule) -> None:
     for statement in walk(schedule.body[cut:]):
         if isinstance(statement, Launch) and schedule.launched(statement.kernel).checks:
             raise _fail(schedule, "can fail after commit", statement)
+
+
+# ---- what is kept
+
+
+def _verify_kept(schedule: Schedule) -> None:
+    first = [s for s in schedule.body if isinstance(s, Renew)]
+    if list(schedule.body[: len(first)]) != first:
+        raise _fail(schedule, "something comes before a renew", schedule.body[0])
+    for statement in walk(schedule.body[len(first) :]):
+        if isinstance(statement, Renew):
+            raise _fail(schedule, "renew inside of another statement", statement)
+        for name in reads_and_writes(statement)[1]:
+            if schedule.buffer[name].kind == "kept":
+                raise _fail(schedule, f"writes {name!r}, which is kept, each time", statement)
+    made: set[str] = set()
+    for renew in first:
+        _verify_renew(schedule, renew, made)
+
+
+def _verify_renew(schedule: Schedule, renew: Renew, made: set[str]) -> None:
+    """``made`` are the kept buffers of those before it, to which its own are added."""
+    for name in renew.states:
+        if schedule.buffer[name].kind != "state" or name in schedule.written_states:
+            raise _fail(schedule, f"{name!r} is no state that only others write", renew)
+    if not renew.states:
+        raise _fail(schedule, "nothing says when to renew", renew)
+    inside: set[str] = set()
+    for statement in renew.body:
+        if isinstance(statement, Barrier):
+            continue
+        if not isinstance(statement, Launch) or schedule.launched(statement.kernel).checks:
+            raise _fail(schedule, "a renew only launches what cannot fail", statement)
+        reads, writes = reads_and_writes(statement)
+        for name in (n for n in reads if n not in inside and n not in renew.states):
+            if schedule.buffer[name].kind != "constant":
+                raise _fail(schedule, f"{name!r} may change without a renewal", statement)
+        for name in writes:
+            if schedule.buffer[name].kind not in ("kept", "arena") or name in made:
+                raise _fail(schedule, f"{name!r} is not kept by this renew alone", statement)
+        inside.update(writes)
+    made |= {name for name in inside if schedule.buffer[name].kind == "kept"}
 
 
 # ---- what is written when
@@ -294,6 +340,9 @@ class _Flow:
             case If():
                 then = self.body(statement.then, set(written))
                 return then & self.body(statement.otherwise, set(written))
+            case Renew():
+                after = self.body(statement.body, set(written))
+                return written | {n for n in after if self.schedule.buffer[n].kind == "kept"}
             case Barrier() | Commit():
                 return written
 

@@ -30,6 +30,7 @@ class LlvmBackend:
     name = "llvm"
     blocks = 8
     reuses_arguments = True
+    keeps_results = True
 
     def unavailable(self) -> str | None:
         """Why this machine cannot run it, or None where it can."""
@@ -54,13 +55,13 @@ class LlvmBackend:
             "targets are GPUs, of backend 'triton'"
         )
 
-    def refine(self, kernel: Kernel) -> Sequence[Kernel]:
+    def refine(self, kernel: Kernel, lasting: frozenset[str] = frozenset()) -> Sequence[Kernel]:
         """Long sums are cut into parts, and operands of contractions that are read badly are
         copied first; see ``graphc.backend.Backend``.
         """
         target = host_target()
         parts = split_sums(kernel, target)
-        return [made for part in parts for made in pack_operands(part, target)]
+        return [made for part in parts for made in pack_operands(part, target, lasting)]
 
     def compile(
         self,

@@ -54,11 +54,14 @@ class CompiledKernel:
 
 @dataclass(frozen=True)
 class Parts:
-    """What all bindings of a program share. ``addresses`` are those of states and constants."""
+    """What all bindings of a program share. ``addresses`` are those of states, constants and what
+    is kept, ``kept`` those where renewals note versions.
+    """
 
     kernels: Mapping[str, CompiledKernel]
     loaded: Mapping[str, LoadedKernel]
     addresses: Mapping[str, int]
+    kept: Sequence[int]
     locks: Record
     locks_count: int
     mutex: NDArray[np.uint8]
@@ -89,6 +92,7 @@ class Binding:
             errors=address_of(self._errors),
             spare_cells=cell[len(cells) :],
             threads=parts.threads,
+            kept=parts.kept,
         )
         self.workers, self._scratch = _workers(parts, schedule)
         self._arguments = _tensors(schedule.arguments, self.table)

@@ -43,6 +43,8 @@ __all__ = ["pack_operands"]
 
 #: a packed element must be read this often to pay for its copy
 _LEAST_REUSE = 96
+#: the same where the copy is made once for many calls
+_LEAST_REUSE_LASTING = 12
 #: the same where both operands can be read in lanes along the reduced axis as they are
 _LEAST_REUSE_ALONG = 128
 #: a turned row must be read this often
@@ -55,16 +57,19 @@ _FAR = 1024
 _NEAR_STEPS = 4
 
 
-def pack_operands(kernel: Kernel, target: Target) -> tuple[Kernel, ...]:
+def pack_operands(
+    kernel: Kernel, target: Target, lasting: frozenset[str] = frozenset()
+) -> tuple[Kernel, ...]:
     """The kernel, or the copies that it should read and the kernel that reads them, in order.
 
-    Tensors that a copy makes are outputs of it and inputs, by name, of the last kernel.
+    Tensors that a copy makes are outputs of it and inputs, by name, of the last kernel. A copy of
+    ``lasting`` inputs alone costs nothing: it is made once for many calls.
     """
     made: list[Kernel] = []
     kernel = _padded(kernel, made)
     contraction = _only_contraction(kernel)
     if contraction is not None:
-        plan = _plan(kernel, contraction, target)
+        plan = _plan(kernel, contraction, target, lasting)
         if plan is not None:
             copy, kernel = plan.apply()
             made.append(copy)
@@ -151,7 +156,9 @@ class _Panels:
         return outer, inner, _fresh("packed", taken)
 
 
-def _plan(kernel: Kernel, contraction: Contract, target: Target) -> _Panels | None:
+def _plan(
+    kernel: Kernel, contraction: Contract, target: Target, lasting: frozenset[str]
+) -> _Panels | None:
     """The operand to pack, if one pays: of two that could be, the one that copies less.
 
     None where one of them runs in lanes as it is: an image's rows, along which results are stored.
@@ -162,7 +169,7 @@ def _plan(kernel: Kernel, contraction: Contract, target: Target) -> _Panels | No
     plans = [
         plan
         for operand, other in ((b, a), (a, b))
-        for plan in _plans(kernel, contraction, operand, other, target)
+        for plan in _plans(kernel, contraction, operand, other, target, lasting)
     ]
     return min(plans, key=lambda plan: plan[0])[1] if plans else None
 
@@ -194,7 +201,12 @@ def _runs_in_lanes(
 
 
 def _plans(
-    kernel: Kernel, contraction: Contract, operand: Term, other: Term, target: Target
+    kernel: Kernel,
+    contraction: Contract,
+    operand: Term,
+    other: Term,
+    target: Target,
+    lasting: frozenset[str],
 ) -> Iterator[tuple[float, _Panels]]:
     """Ways to pack an operand, each with the elements that it moves: those copied, those of the
     other operand where its rows must be turned, and results turned before they are written.
@@ -205,10 +217,12 @@ def _plans(
     width = 2 * vector_lanes(kernel, target)
     if not rows or not _is_fixed(kernel, operand.axes | over) or _points(kernel, over) < 16:
         return
+    lasts = {t.tensor for t in _reach(operand) if isinstance(t, Load)} <= lasting
     along = all(_is_contiguous(kernel, side, contraction.over) for side in (operand, other))
-    if _points(kernel, rows) < (_LEAST_REUSE_ALONG if along else _LEAST_REUSE):
+    least = _LEAST_REUSE_ALONG if along else _LEAST_REUSE
+    if _points(kernel, rows) < (_LEAST_REUSE_LASTING if lasts else least):
         return
-    copied = _points(kernel, operand.axes)
+    copied = 0 if lasts else _points(kernel, operand.axes)
     if _walks_down(kernel, other, [a for a in contraction.over if a in other.axes]):
         copied += _points(kernel, other.axes)
     results = _points(kernel, free | rows | shared - over)

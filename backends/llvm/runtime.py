@@ -32,6 +32,7 @@ from graphc.backends.llvm import callable as entry
 from graphc.backends.llvm import codegen
 from graphc.backends.llvm.binding import Binding, CompiledKernel, Parts
 from graphc.backends.llvm.callable import HANDLE, LOCK
+from graphc.backends.llvm.kept import kept_of
 from graphc.backends.llvm.layout import Record
 from graphc.backends.llvm.loader import load
 from graphc.backends.llvm.native import make_callable, native
@@ -100,11 +101,15 @@ class Program:
         locks, locks_count = self._order_locks()
         addresses = {name: state.address for name, state in self._states.items()}
         addresses |= {name: address_of(a) for name, a in self._constants.items()}
+        self._kept = kept_of(schedule, self.kernels, self._states, self._constants)
+        for kept in self._kept:
+            addresses |= {name: address_of(a) for name, a in kept.arrays.items()}
         self._mutex = _new_mutex()
         self._parts = Parts(
             self.kernels,
             loaded,
             addresses,
+            [kept.address for kept in self._kept],
             locks,
             locks_count,
             self._mutex,

@@ -10,7 +10,7 @@ same time. Where a group is too small to gain from workers it is marked serial.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 
 import numpy as np
@@ -28,6 +28,7 @@ from graphc.schedule import (
     If,
     Launch,
     Loop,
+    Renew,
     Schedule,
     Statement,
     While,
@@ -98,6 +99,7 @@ class _Writer:
     parallel: bool
     polling: bool
     nbytes: Mapping[str, int]  # of every buffer
+    kept: Iterator[int]  # addresses of what renewals note, in their order
     words: list[int] = field(default_factory=list)
     # words that count from the table's start
     in_table: list[int] = field(default_factory=list)
@@ -106,7 +108,7 @@ class _Writer:
     movable: dict[str, list[int]] = field(default_factory=dict)
     launches: list[Launch | Copy] = field(default_factory=list)
     spare_used: int = 0
-    committed: bool = False
+    quiet: bool = False  # nothing may end the call here: it would be half done
     grids: dict[tuple[str, tuple[Extent, ...]], int] = field(default_factory=dict)
 
     def body(self, body: Body) -> None:
@@ -124,7 +126,7 @@ class _Writer:
         match statement:
             case Commit():
                 self.emit(walker.COMMIT)
-                self.committed = True
+                self.quiet = True
             case Loop():
                 self.loop(
                     self.addresses[statement.counter], int_extent(statement.length), statement.body
@@ -136,6 +138,8 @@ class _Writer:
                 self.loop(cell, limit, statement.body, statement.predicate)
             case If():
                 self.branch(statement)
+            case Renew():
+                self.renewal(statement)
             case Barrier() | Launch() | Copy():
                 pass
 
@@ -145,7 +149,7 @@ class _Writer:
         if predicate is not None:
             leave.append(self.unless(predicate))
         self.body(body)
-        if self.polling and not self.committed:
+        if self.polling and not self.quiet:
             self.emit(walker.POLL)
         self.emit(walker.NEXT, cell, length, 8 * start, jump=True)
         for place in leave:
@@ -161,6 +165,15 @@ class _Writer:
             self.words[end] = 8 * len(self.words)
         else:
             self.words[otherwise] = 8 * len(self.words)
+
+    def renewal(self, statement: Renew) -> None:
+        kept, count = next(self.kept), len(statement.states)
+        leave = self.emit(walker.RENEW, kept, count, jump=True)
+        self.quiet = True
+        self.body(statement.body)
+        self.quiet = False
+        self.emit(walker.KEPT, kept, count)
+        self.words[leave] = 8 * len(self.words)
 
     def unless(self, predicate: str) -> int:
         bits = 8 * self.schedule.buffer[predicate].type.dtype.itemsize
@@ -204,7 +217,7 @@ class _Writer:
                 self.words += [function, arguments, name, begin, end]
         self.words[first + len(chunks)] = self.words[head] = 8 * len(self.words)
         self.launches += [s for s, _ in running]
-        if self.polling and not self.committed:
+        if self.polling and not self.quiet:
             self.emit(walker.POLL)
 
     def chunks(self, grids: Sequence[int], weights: Sequence[float]) -> list[list[_Part]]:
@@ -261,12 +274,14 @@ def build_table(
     errors: int,
     spare_cells: Sequence[int],
     threads: int,
+    kept: Sequence[int] = (),
 ) -> Table:
     """The table of a schedule whose sizes are bound and whose memory is planned.
 
     ``kernels`` has the copy routine under ``""``. ``addresses`` are those of states, constants,
     arena buffers and cells; all other buffers are movable. ``spare_cells`` are addresses of cells
-    for loops without a counter of their own (``spare_cells_needed``).
+    for loops without a counter of their own (``spare_cells_needed``), ``kept`` those of what
+    renewals note, in order.
     """
     nbytes = {b.name: int_extent(b.type.nbytes) for b in schedule.buffers}
     total = estimate_program(schedule.body, nbytes)
@@ -275,7 +290,8 @@ def build_table(
     wakes = loops or total >= PROGRAM_WORTH_WAKING
     polling = loops or total >= _POLL_FROM
     writer = _Writer(
-        schedule, kernels, addresses, errors, spare_cells, threads, parallel, polling, nbytes
+        schedule, kernels, addresses, errors, spare_cells, threads, parallel, polling, nbytes,
+        iter(kept),
     )
     writer.body(schedule.body)
     writer.emit(walker.END)
@@ -322,8 +338,8 @@ def estimate_program(body: Body, nbytes: Mapping[str, int]) -> float:
             case If():
                 branches = statement.then, statement.otherwise
                 total += max(estimate_program(branch, nbytes) for branch in branches)
-            case Barrier() | Commit():
-                pass
+            case Renew() | Barrier() | Commit():
+                pass  # a renewal is rare
     return total
 
 

@@ -6,6 +6,8 @@
     LOOP   counter, length, exit                    *counter = 0; leave when length <= 0
     NEXT   counter, length, back                    *counter += 1; again while *counter < length
     UNLESS cell, mask, target                       jump when (*cell & mask) == 0
+    RENEW  kept, count, target                      jump when no version changed; else hold its lock
+    KEPT   kept, count                              note the versions, give the lock back
     JUMP   target
     POLL                                            look for an interrupt, at most every 50 ms
     COMMIT                                          leave when a check failed or an interrupt came
@@ -31,18 +33,21 @@ __all__ = [
     "EVENT",
     "INSTRUCTION",
     "JUMP",
+    "KEPT",
     "LOOP",
     "NEXT",
     "PART",
     "PHASE",
     "POLL",
     "PROGRAM",
+    "RENEW",
+    "SOURCE",
     "UNLESS",
     "WALKER_IR",
     "WORKER",
 ]
 
-END, PHASE, LOOP, NEXT, UNLESS, JUMP, POLL, COMMIT = range(8)
+END, PHASE, LOOP, NEXT, UNLESS, JUMP, POLL, COMMIT, RENEW, KEPT = range(10)
 COPY_BLOCK = 1 << 16  # bytes of one block of a copy
 POLL_NANOSECONDS = 50_000_000
 
@@ -51,6 +56,8 @@ PHASE_HEAD = Layout("phase", "op", "count", "serial", "end")
 PART = Layout("part", "function", "arguments", "id", "begin", "end")
 #: what a kernel gets as its worker: private scratch memory, number, and where measured times go
 WORKER = Layout("worker", "scratch", "number", "events", "events_end", stride=8)
+#: of what is kept, behind a mutex of 64 bytes: a state's version, and that of what was made from it
+SOURCE = Layout("source", "version", "made")
 EVENT = Layout("event", "launch", "begin", "end", "worker")  # nanoseconds of CLOCK_MONOTONIC
 #: a program bound to sizes; words after `runtime` are the call's own
 PROGRAM = Layout(
@@ -67,6 +74,7 @@ LAYOUTS = {
     "part": PART,
     "worker": WORKER,
     "event": EVENT,
+    "source": SOURCE,
     "program": PROGRAM,
 }
 
@@ -176,6 +184,53 @@ out:
   ret i64 %before
 }}
 
+; whether what is kept was made from the versions that its states have now
+define internal i1 @graphc_is_fresh(ptr %kept, i64 %count) nounwind {{
+entry:
+  %sources = getelementptr i8, ptr %kept, i64 64
+  br label %look
+look:
+  %i = phi i64 [ 0, %entry ], [ %i1, %next ]
+  %more = icmp ult i64 %i, %count
+  br i1 %more, label %compare, label %yes
+compare:
+  %source = next source %sources, %i
+  %version.p = get ptr source.version %source
+  %version = load i64, ptr %version.p, align 8
+  %made.p = at source.made %source
+  %made = load atomic i64, ptr %made.p acquire, align 8
+  %same = icmp eq i64 %made, %version
+  br i1 %same, label %next, label %no
+next:
+  %i1 = add i64 %i, 1
+  br label %look
+yes:
+  ret i1 true
+no:
+  ret i1 false
+}}
+
+; the states' locks are held, so no version moves between the making and this
+define internal void @graphc_note(ptr %kept, i64 %count) nounwind {{
+entry:
+  %sources = getelementptr i8, ptr %kept, i64 64
+  br label %look
+look:
+  %i = phi i64 [ 0, %entry ], [ %i1, %one ]
+  %more = icmp ult i64 %i, %count
+  br i1 %more, label %one, label %out
+one:
+  %source = next source %sources, %i
+  %version.p = get ptr source.version %source
+  %version = load i64, ptr %version.p, align 8
+  %made.p = at source.made %source
+  store atomic i64 %version, ptr %made.p release, align 8
+  %i1 = add i64 %i, 1
+  br label %look
+out:
+  ret void
+}}
+
 ; true when a Python signal handler raised; asks Python only when 50 ms have passed
 define internal i1 @graphc_poll(ptr %program) nounwind {{
 entry:
@@ -236,6 +291,8 @@ step:
     i64 {JUMP}, label %jump
     i64 {POLL}, label %poll
     i64 {COMMIT}, label %commit
+    i64 {RENEW}, label %renew
+    i64 {KEPT}, label %kept
   ]
 advance:
   store ptr %following, ptr %at, align 8
@@ -296,6 +353,21 @@ commit:
 last:
   %raised1 = call i1 @graphc_poll(ptr %program)
   br i1 %raised1, label %interrupted, label %advance
+
+renew: ; a = kept, b = count, c = target; other programs that share it may be making it
+  %fresh = call i1 @graphc_is_fresh(ptr %cell, i64 %b)
+  br i1 %fresh, label %jump, label %claim
+claim:
+  %r1 = call i32 @pthread_mutex_lock(ptr %cell)
+  %fresh1 = call i1 @graphc_is_fresh(ptr %cell, i64 %b)
+  br i1 %fresh1, label %disown, label %advance
+disown:
+  %r2 = call i32 @pthread_mutex_unlock(ptr %cell)
+  br label %jump
+kept: ; a = kept, b = count
+  call void @graphc_note(ptr %cell, i64 %b)
+  %r3 = call i32 @pthread_mutex_unlock(ptr %cell)
+  br label %advance
 
 end:
   %error1 = load atomic i64, ptr %errors acquire, align 8

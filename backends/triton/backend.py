@@ -33,6 +33,7 @@ class TritonBackend:
 
     name = "triton"
     reuses_arguments = True
+    keeps_results = False
     blocks = 512
 
     def __init__(
@@ -78,7 +79,7 @@ class TritonBackend:
                 return error.message
         return reason
 
-    def refine(self, kernel: Kernel) -> Sequence[Kernel]:
+    def refine(self, kernel: Kernel, lasting: frozenset[str] = frozenset()) -> Sequence[Kernel]:
         """Operands that lie along the wrong axis are copied, long sums of few products are cut; see
         ``graphc.backend.Backend``.
         """
@@ -95,6 +96,8 @@ class TritonBackend:
         slow: Callable[..., Any] | None = None,
     ) -> Program | StaticProgram:
         """Compile the kernels and load the program; see ``graphc.backend.Backend``."""
+        if schedule.of_kind("kept"):
+            raise BackendError(f"{schedule.name}: programs of 'triton' keep no results")
         if self.target is not None:
             jobs = jobs_of(schedule, self.precision)
             made = compile_kernels(jobs.values(), self.target)

@@ -19,7 +19,7 @@ from graphc.drawing.picture import Cluster, Edge, Item, Line, Picture
 from graphc.kernel.terms import Contract, Kernel, Reduction, Scan
 from graphc.records import dataclass
 from graphc.routines import Routine
-from graphc.schedule import Buffer, Copy, If, Launch, Loop, Schedule, Statement, While
+from graphc.schedule import Buffer, Copy, If, Launch, Loop, Renew, Schedule, Statement, While
 
 __all__ = ["KernelNotes", "Place", "kernels_picture", "launches_of"]
 
@@ -84,6 +84,8 @@ def _bodies(statement: Statement) -> list[tuple[str, tuple[Statement, ...]]]:
         case If():
             otherwise = [("else", statement.otherwise)] if statement.otherwise else []
             return [(f"if {statement.predicate}", statement.then), *otherwise]
+        case Renew():
+            return [(f"when {' or '.join(statement.states)} changed", statement.body)]
         case _:
             return []
 

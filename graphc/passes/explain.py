@@ -18,10 +18,10 @@ from graphc.passes.numbers import Refusal
 from graphc.passes.pieces import elements, nbytes
 from graphc.passes.pipeline import Compiled
 from graphc.records import dataclass
-from graphc.schedule import Launch, walk
+from graphc.schedule import Launch, Renew, Schedule, walk
 from graphc.types import SourceLoc
 
-__all__ = ["Edge", "Explanation", "KernelEntry", "Repeated", "explain"]
+__all__ = ["Edge", "Explanation", "Kept", "KernelEntry", "Repeated", "explain"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,19 @@ class Repeated:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """A result that stays from call to call, and the states whose change has it made anew."""
+
+    value: str
+    bytes: int
+    kernel: str
+    states: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.value} ({_size(self.bytes)}) by {self.kernel} of {', '.join(self.states)}"
+
+
+@dataclass(frozen=True)
 class Explanation:
     """What ``Executable.explain()`` answers; its text is for people."""
 
@@ -99,6 +112,7 @@ class Explanation:
     bound: int | None = None
     reused: Mapping[str, int] = field(default_factory=dict)
     control: tuple[str, ...] = ()
+    kept: tuple[Kept, ...] = ()
 
     def __str__(self) -> str:
         count = len({e.name for e in self.kernels})
@@ -114,6 +128,10 @@ class Explanation:
             total = _size(sum(r.bytes for r in self.repeated))
             lines.append(f"computed again in the backward pass, instead of keeping {total}:")
             lines += [f"  {value}" for value in self.repeated]
+        if self.kept:
+            total = _size(sum(k.bytes for k in self.kept))
+            lines.append(f"kept from call to call, {total}, made anew when a state changes:")
+            lines += [f"  {value}" for value in self.kept]
         if self.peak is not None:
             line = f"intermediate results: {_size(self.peak)} at the peak"
             if self.bound is not None and self.bound < self.peak:
@@ -140,8 +158,18 @@ def explain(
     reused = {} if memory is None else memory.reused
     return Explanation(
         schedule.name, kernels, edges, peak, by_source, _repeated(pairs), bound, reused,
-        control,
+        control, _kept(schedule),
     )  # fmt: skip
+
+
+def _kept(schedule: Schedule) -> tuple[Kept, ...]:
+    nbytes = {b.name: b.type.nbytes for b in schedule.of_kind("kept")}
+    return tuple(
+        Kept(name, elements(nbytes[name]), launch.kernel, renew.states)
+        for renew in schedule.body if isinstance(renew, Renew)
+        for launch in renew.body if isinstance(launch, Launch)
+        for name in launch.outputs if name in nbytes
+    )
 
 
 def _repeated(

@@ -33,7 +33,9 @@ from graphc.schedule import (
     If,
     Launch,
     Loop,
+    Renew,
     Schedule,
+    Statement,
     While,
     reads_and_writes,
 )
@@ -50,7 +52,8 @@ class MemoryPlan:
     """``offsets`` in bytes by buffer name; ``peak`` is the arena's size.
 
     ``lives`` maps a buffer to its first and last group, ``at_peak`` the buffers alive in the
-    fullest group to their bytes, ``reused`` those that lie in donated arguments to theirs.
+    fullest group to their bytes, ``reused`` those that lie in donated arguments to theirs, ``kept``
+    those that stay from call to call: they are no part of the arena.
     """
 
     offsets: Mapping[str, int]
@@ -58,6 +61,7 @@ class MemoryPlan:
     lives: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     at_peak: Mapping[str, int] = field(default_factory=dict)
     reused: Mapping[str, int] = field(default_factory=dict)
+    kept: Mapping[str, int] = field(default_factory=dict)
 
     def by_source(self, schedule: Schedule) -> dict[str, int]:
         """Bytes alive at the peak by the user's line that made them."""
@@ -94,7 +98,8 @@ def plan_memory(schedule: Schedule) -> MemoryPlan:
     for name in nbytes:
         offsets.setdefault(name, 0)
     reused = {b.name: _bytes(b) for b in schedule.buffers if b.place is not None}
-    return MemoryPlan(offsets, _top(offsets, nbytes), lives.span, at_peak, reused)
+    kept = {b.name: _bytes(b) for b in schedule.of_kind("kept")}
+    return MemoryPlan(offsets, _top(offsets, nbytes), lives.span, at_peak, reused, kept)
 
 
 def _top(offsets: Mapping[str, int], nbytes: Mapping[str, int]) -> int:
@@ -149,6 +154,9 @@ class Lives:
                     self.group += 1
                     self._body(statement.otherwise)
                     self.group += 1
+                case Renew():
+                    self._body(statement.body)
+                    self.group += 1
 
     def _touch(self, names: Iterable[str]) -> None:
         for name in names:
@@ -185,10 +193,10 @@ class Lives:
                     self.span[name] = (min(first, start), max(last, end))
 
 
-def _flat(body: Body) -> Iterable[Launch | Copy | Loop | While | If | Barrier | Commit]:
+def _flat(body: Body) -> Iterable[Statement]:
     for statement in body:
         yield statement
-        if isinstance(statement, Loop | While):
+        if isinstance(statement, Loop | While | Renew):
             yield from _flat(statement.body)
         elif isinstance(statement, If):
             yield from _flat(statement.then)

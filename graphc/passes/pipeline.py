@@ -4,9 +4,9 @@
 
     graph  -> expand, canonicalize, fold, simplify, share            GRAPH_PASSES
            -> lower -> fuse -> compose                       one kernel a region
-           -> refine                                         copies that the backend wants
            -> refine                                         copies that the backend reads better
            -> schedule                                       buffers, order, commit
+           -> keep                                           work of states alone, once a version
            -> donate                                         results in arguments given away
            -> plan memory                                    offsets (again for every run-time size)
 
@@ -32,6 +32,7 @@ from graphc.passes.expand import expand
 from graphc.passes.fold import fold_constants
 from graphc.passes.fuse import Fused, fuse
 from graphc.passes.hoist import hoist
+from graphc.passes.keep import keep_results
 from graphc.passes.lower import lower
 from graphc.passes.numbers import LIMITS, Limits
 from graphc.passes.pieces import Program
@@ -100,18 +101,22 @@ def compile_graph(
     name: str,
     *,
     check_nan: bool = False,
-    rewrite: Refine = lambda kernel: (kernel,),
+    rewrite: Refine = lambda kernel, lasting: (kernel,),
     blocks: int = LIMITS.parallelism,
     donated: Sequence[int] = (),
+    keep: bool = False,
 ) -> Compiled:
     """A closed graph -> its schedule, with the arena not planned yet; ``rewrite`` is the backend's
-    part of it, ``donated`` are the numbers of the inputs whose memory it may take.
+    part of it, ``donated`` are the numbers of the inputs whose memory it may take. ``keep`` what
+    follows from parameters alone from call to call.
     """
     graph = optimize(graph, name)
     lowered = lower(graph, check_nan=check_nan)
     limits = replace(LIMITS, parallelism=blocks)
-    block = _block(lowered.program, lowered.table, rewrite, limits)
+    lasting = _lasting(lowered.program) if keep else set()
+    block = _block(lowered.program, lowered.table, rewrite, limits, lasting)
     made = make_schedule(block, name)
+    made = keep_results(made) if keep else made
     scheduled = replace(made, schedule=reuse_arguments(made.schedule, donated))
     if _verifying():
         for call in scheduled.calls:
@@ -123,8 +128,18 @@ def compile_graph(
     return Compiled(graph, block, scheduled.calls, scheduled)
 
 
+def _lasting(program: Program) -> set[str]:
+    """The keys of slots that more copies pay for: what a program without updates does not compute.
+    One with updates is part of a training, which writes parameters before the next call of it.
+    """
+    if program.updates:
+        return set()
+    return {s.key for s in program.slots.values() if s.kind in ("state", "constant")}
+
+
 def _block(
-    program: Program, table: TermTable, rewrite: Refine | None, limits: Limits
+    program: Program, table: TermTable, rewrite: Refine, limits: Limits,
+    lasting: set[str] | None = None,
 ) -> Block:
     """The calls of a program, those of its loops' and branches' bodies included."""
     fused = fuse(Regions(program), table, limits)
@@ -132,7 +147,7 @@ def _block(
     for control, group in groupby(fused.regions, key=lambda r: r.pieces[0].control):
         if control is None:
             made = [compose(fused, region) for region in group]
-            calls += made if rewrite is None else refine(made, rewrite)
+            calls += refine(made, rewrite, lasting)
         elif control.routine is not None:
             calls.append(RoutineCall(control))
         else:
