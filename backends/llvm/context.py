@@ -76,7 +76,8 @@ class Coordinate:
     """An open axis: where it is, how many points at once, in which lanes.
 
     ``base`` is the first point, ``end`` one past the last valid one (None: all ``tile * lanes`` are
-    valid). ``mask`` is the lanes that are valid in the last vector.
+    valid). ``mask`` is the lanes that are valid in the last vector. ``number`` is which point
+    of a register tile is open, where a loop counts them.
     """
 
     axis: str
@@ -85,6 +86,7 @@ class Coordinate:
     lanes: int
     end: V | None = None
     mask: V | None = None
+    number: V | None = None
 
 
 @dataclass
@@ -213,6 +215,10 @@ class Context:
     # -- values
     def bind(self, term: Term, position: Position, value: V) -> None:
         self.scopes[-1].values[term, position] = self.born(value)
+
+    def is_bound(self, term: Term) -> bool:
+        """Whether the term was computed where an open scope sees it."""
+        return any(known is term for scope in self.scopes for known, _ in scope.values)
 
     def value(self, term: Term, position: Position) -> V:
         """The value of a term at a position (of which only the axes that it depends on count)."""

@@ -23,9 +23,9 @@ from graphc.backends.llvm.context import (
     vector_lanes,
 )
 from graphc.backends.llvm.ir import PTR, Function, LLVMType, Module, V, literal
+from graphc.backends.llvm.plain import Plain, emit_plain
 from graphc.backends.llvm.target import Target
-from graphc.backends.llvm.turning import emit_turned, turned_axis
-from graphc.kernel.terms import Apply, AxisIndex, Kernel, Load, Term
+from graphc.kernel.terms import AxisIndex, Kernel
 from graphc.nest import (
     Accumulate,
     Begin,
@@ -34,7 +34,6 @@ from graphc.nest import (
     Fill,
     Folding,
     Keep,
-    Let,
     Loop,
     Nest,
     Pass,
@@ -43,8 +42,6 @@ from graphc.nest import (
     Tiling,
     Update,
     UpdateHeld,
-    Verify,
-    Write,
     build_nest,
     strides,
 )
@@ -53,10 +50,6 @@ from graphc.types import DType, Extent
 
 __all__ = ["emit_kernel", "emit_nest", "grid_blocks", "scratch_bytes"]
 
-#: steps that compute, store or check at each position by itself
-Plain = (Let, Write, Verify)
-#: positions from which these are taken one by one
-MANY_POSITIONS = 8
 
 
 def emit_kernel(kernel: Kernel, tiling: Tiling, target: Target, symbol: str = "kernel") -> str:
@@ -182,7 +175,8 @@ class _Emitter:
         for plain, group in groupby(range(len(steps)), lambda n: isinstance(steps[n], Plain)):
             numbers = list(group)
             if plain:
-                self.plain_steps([s for n in numbers if isinstance(s := steps[n], Plain)])
+                run = [s for n in numbers if isinstance(s := steps[n], Plain)]
+                emit_plain(self.k, run, last=numbers[-1] == len(steps) - 1)
                 continue
             for number in numbers:
                 self.step(steps[number], steps[number + 1 :])
@@ -212,63 +206,6 @@ class _Emitter:
             case Fill():
                 self.fill(step)
 
-    def plain_steps(self, steps: Sequence[Let | Write | Verify]) -> None:
-        """Step by step for all positions, which gives the processor independent work; where a
-        register tile is so large that this would spill it, all steps for one position after the
-        other, or for one block of those that are turned together.
-        """
-        axes = {step: _axes(step) for step in steps}
-        turned = {s: turned_axis(self.k, s.store) for s in steps if isinstance(s, Write)}
-        everywhere = self.k.positions(frozenset[str]().union(*axes.values()))
-        done: set[tuple[Step, Position]] = set()
-        for group in self.groups(everywhere, {a for a in turned.values() if a is not None}):
-            for step in steps:
-                own = dict.fromkeys(self.k.project(p, axes[step]) for p in group)
-                fresh = [p for p in own if (step, p) not in done]
-                done |= {(step, p) for p in fresh}
-                along = turned.get(step) if isinstance(step, Write) else None
-                if isinstance(step, Write) and along is not None:
-                    blocks = self.groups(fresh, {along})
-                    for block in blocks:
-                        if len(block) > 1:
-                            emit_turned(self.k, step.store, block)
-                    fresh = [p for block in blocks if len(block) == 1 for p in block]
-                for position in fresh:
-                    self.plain_step(step, position)
-
-    def groups(self, positions: Sequence[Position], turned: set[str]) -> list[list[Position]]:
-        """Positions to be computed together: a vector's worth along a turned axis, else as many as
-        registers hold.
-        """
-        if not turned and len(positions) >= MANY_POSITIONS:
-            return [[p] for p in positions]
-        if len(turned) != 1:
-            return [list(positions)]
-        found: dict[Position, list[Position]] = {}
-        for position in positions:
-            key = tuple((a, n // self.k.lanes if a in turned else n) for a, n in position)
-            found.setdefault(key, []).append(position)
-        return list(found.values())
-
-    def plain_step(self, step: Let | Write | Verify, position: Position) -> None:
-        match step:
-            case Let(term=term):
-                self.let(term, position)
-            case Write(store=store):
-                access.emit_store(self.k, store, position)
-            case Verify(check=check):
-                self.verify(check.pred, self.k.kernel.checks.index(check), position)
-
-    def let(self, term: Term, position: Position) -> None:
-        k = self.k
-        if isinstance(term, Load):
-            k.bind(term, position, access.emit_load(k, term, position))
-            return
-        assert isinstance(term, Apply)
-        args = [k.value(a, position) for a in term.operands]
-        dtypes = [a.dtype for a in term.operands]
-        k.bind(term, position, k.apply(term.op, args, dtypes, term.dtype))
-
     def ahead(self, trip: Pass, after: Sequence[Step]) -> None:
         """Fetch, or let the loop fetch, what is used after it."""
         rows = rows_after(self.k, trip, after)
@@ -287,20 +224,6 @@ class _Emitter:
         for (member, n), buffer in trip.held.items():
             self.clear(member, n, buffer)
         self.states.update(fold.begin(self.k, trip, tile))
-
-    def verify(self, pred: Term, number: int, position: Position) -> None:
-        k, f = self.k, self.f
-        holds = k.value(pred, position)
-        fails = f.binary("xor", holds, literal(True, holds.type))
-        valid = k.conjunction([fails, k.tail(pred.axes, position)])
-        assert valid is not None
-        assert k.error is not None
-        assert k.check_base is not None
-        if valid.type.lanes > 1:
-            valid = f.intrinsic("vector.reduce.or", valid, result=I1)
-        with f.when(valid):
-            code = f.binary("add", k.check_base, literal(number + 1, I64))
-            f.line(f"cmpxchg {k.error}, i64 0, {code} monotonic monotonic")
 
     # -- loops
     def loop(self, step: Loop) -> None:
@@ -497,16 +420,6 @@ class _Emitter:
     def span(self, c: Coordinate) -> tuple[V, V]:
         past = self.f.binary("add", c.base, literal(c.tile * c.lanes, I64))
         return c.base, past if c.end is None else c.end
-
-
-def _axes(step: Let | Write | Verify) -> frozenset[str]:
-    match step:
-        case Let(term=term):
-            return term.axes
-        case Write(store=store):
-            return store.axes
-        case Verify(check=check):
-            return check.axes
 
 
 @dataclass(frozen=True)
