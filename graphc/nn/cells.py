@@ -11,6 +11,7 @@ from graphc.dsl import parameter
 from graphc.errors import ShapeError
 from graphc.graph import Value
 from graphc.nn import functional, init
+from graphc.nn.functional.recurrence import check_nonlinearity
 from graphc.nn.module import Module
 from graphc.ops.lifting import lift_one
 from graphc.source import here
@@ -136,12 +137,6 @@ class GRUCell(_Cell):
 # ---- pieces that the layers over sequences share
 
 
-def check_nonlinearity(name: str, nonlinearity: str) -> None:
-    """Raise ValueError where it is none of those that there are."""
-    if nonlinearity not in ("tanh", "relu"):
-        raise ValueError(f"{name}: nonlinearity is 'tanh' or 'relu', not {nonlinearity!r}")
-
-
 def broadcast_states(
     name: str, hx: Any, count: int, shapes: Sequence[tuple[Extent, ...]], what: str
 ) -> State:
@@ -153,7 +148,7 @@ def broadcast_states(
     found = []
     for state, shape in zip(states, shapes, strict=True):
         value = lift_one(name, state)
-        spread = (*shape[:-2], 1, shape[-1])
+        spread = (*shape[:-2], 1, shape[-1]) if len(shape) > 1 else shape
         if value.shape not in (shape, spread):
             listed = ", ".join(map(str, shape))
             raise ShapeError(f"{name}: {what} is {value.type}, it must be [{listed}]", here())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from typing import Any
 
 from graphc.dsl import StateValue, state_value_of
@@ -15,7 +16,8 @@ __all__ = ["clone"]
 def clone(module: Module) -> Module:
     """A module built alike, whose parameters and buffers are its own, drawn anew.
 
-    What was given as an array starts as that array again. What is tied inside stays tied.
+    What was given as an array starts as that array again. What is tied inside stays tied, and what
+    starts as a function of others (a ``functools.partial`` on them) starts as that of their copies.
 
     >>> from graphc import nn
     >>> first = nn.Linear(2, 2); second = clone(first)
@@ -35,8 +37,11 @@ def _copied(held: Any, known: dict[int, Any]) -> Any:
         vars(made).update({name: _copied(v, known) for name, v in vars(held).items()})
         return made
     if isinstance(held, StateValue):
-        known[id(held)] = state_value_of(_fresh(held.cell))
+        known[id(held)] = state_value_of(_fresh(held.cell, known))
         return known[id(held)]
+    if isinstance(held, functools.partial):
+        arguments = [_copied(item, known) for item in held.args]
+        return functools.partial(held.func, *arguments, **_copied(held.keywords, known))
     if isinstance(held, dict):
         return {key: _copied(item, known) for key, item in held.items()}
     if type(held) in (list, tuple):
@@ -44,11 +49,11 @@ def _copied(held: Any, known: dict[int, Any]) -> Any:
     return held
 
 
-def _fresh(cell: StateCell) -> StateCell:
+def _fresh(cell: StateCell, known: dict[int, Any]) -> StateCell:
     return StateCell(
         cell.name.rpartition(".")[2],
         cell.type,
-        cell.initial,
+        _copied(cell.initial, known),
         trainable=cell.trainable,
         saved=cell.saved,
         batch_axes=cell.batch_axes,

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from graphc import ops
+from graphc.errors import ShapeError
 from graphc.graph import Value
-from graphc.nn.module import Module, PortError, Series
+from graphc.nn.module import Module, PortError, Series, check_module
 from graphc.source import here
 
 __all__ = ["Lambda", "Parallel", "Residual", "Sequential"]
@@ -29,6 +30,8 @@ class Sequential(Series):
             super().__init__(*modules)  # type: ignore[arg-type]
             return
         super().__init__(*named.values())
+        for name in named:
+            _check_name("Sequential", name)
         self._graphc_links = dict(named)
 
 
@@ -48,12 +51,19 @@ class Parallel(Module):
         self, *modules: Module, merge: str | None = None, axis: int = 1, **named: Module
     ) -> None:
         if merge is not None and merge not in _MERGES:
-            raise ValueError(f"Parallel: merge is None or one of {', '.join(_MERGES)}")
+            raise ValueError(
+                f"Parallel: merge is None or one of {', '.join(_MERGES)}, not {merge!r}"
+            )
+        if merge is not None and not (modules or named):
+            raise PortError(f"Parallel: nothing to merge by {merge!r}: give modules", here())
         if modules and named:
             raise PortError("Parallel: give modules by position or by name, not both", here())
         self.merge, self.axis = merge, axis
         self._graphc_named = bool(named)
         self._graphc_branches = named or {str(i): m for i, m in enumerate(modules)}
+        for name, module in self._graphc_branches.items():
+            _check_name("Parallel", name)
+            check_module("Parallel", name, module)
 
     def _members(self) -> Any:
         yield from self._graphc_branches.items()
@@ -82,8 +92,16 @@ class Residual(Module):
     def forward(self, x: Value) -> Value:
         """x to the sum; both sides have one shape."""
         around: Value = x if self.shortcut is None else self.shortcut(x)
-        total: Value = around + self.f(x)
-        return total
+        added: Value = self.f(x)
+        pairs = zip(around.shape, added.shape, strict=False)
+        known = [(a, b) for a, b in pairs if isinstance(a, int) and isinstance(b, int)]
+        if around.ndim != added.ndim or any(a != b for a, b in known):
+            raise ShapeError(
+                f"{self._own_name}: x + f(x) has one shape on both sides, got {around.type} and "
+                f"{added.type}; give a shortcut that makes it f(x)'s",
+                here(),
+            )
+        return around + added
 
 
 class Lambda(Module):
@@ -103,3 +121,9 @@ class Lambda(Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the function gives."""
         return self.function(*args, **kwargs)
+
+
+def _check_name(who: str, name: object) -> None:
+    """Raise PortError where a name cannot stand in the dotted names of parameters."""
+    if not isinstance(name, str) or not name or "." in name:
+        raise PortError(f"{who}: {name!r} names no module: a word without dots does", here())

@@ -31,7 +31,7 @@ from graphc.graph import HOOKS, block
 from graphc.source import here
 from graphc.state import coerce_array
 
-__all__ = ["IncompatibleKeys", "Module", "PortError"]
+__all__ = ["IncompatibleKeys", "Module", "PortError", "check_module"]
 
 Match = str | Sequence[str] | None
 
@@ -396,12 +396,7 @@ class Series(Module):
 
     def __init__(self, *modules: Module) -> None:
         for position, module in enumerate(modules):
-            if not isinstance(module, Module):
-                raise PortError(
-                    f"{type(self).__name__}: element {position} is {type(module).__name__}, "
-                    "expected a Module; use nn.Lambda(fn, name) for a function",
-                    here(),
-                )
+            check_module(type(self).__name__, position, module)
         self._graphc_links = {str(i): module for i, module in enumerate(modules)}
 
     def _members(self) -> Iterator[tuple[str, StateValue | Module]]:
@@ -431,13 +426,27 @@ class Series(Module):
         return len(self._graphc_links)
 
     def __getitem__(self, index: int | str | slice) -> Module:
+        """One of them, or a series of some that keep their names."""
         if isinstance(index, str):
             return self._graphc_links[index]
-        chosen = list(self._graphc_links.values())[index]
-        return Series(*chosen) if isinstance(chosen, list) else chosen
+        if not isinstance(index, slice):
+            return list(self._graphc_links.values())[index]
+        part = Series()
+        part._graphc_links = dict(list(self._graphc_links.items())[index])
+        return part
 
 
 # ---- helpers
+
+
+def check_module(who: str, place: object, module: object) -> None:
+    """Raise PortError where something else stands in place of a module."""
+    if not isinstance(module, Module):
+        raise PortError(
+            f"{who}: element {place} is {type(module).__name__}, expected a Module; use "
+            "nn.Lambda(fn, name) for a function",
+            here(),
+        )
 
 
 def _joined(prefix: str, name: str) -> str:

@@ -29,13 +29,8 @@ from graphc.dsl import parameter
 from graphc.errors import DTypeError, ShapeError
 from graphc.graph import Value, apply
 from graphc.nn import functional
-from graphc.nn.cells import (
-    State,
-    broadcast_states,
-    check_nonlinearity,
-    check_sizes,
-    uniform,
-)
+from graphc.nn.cells import State, broadcast_states, check_sizes, uniform
+from graphc.nn.functional.recurrence import check_nonlinearity
 from graphc.nn.module import Module
 from graphc.source import here
 from graphc.types import Extent, float32, int64

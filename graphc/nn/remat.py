@@ -53,13 +53,11 @@ class _Rematerialized(Module):
 
     def __init__(self, module: Module) -> None:
         self._graphc_inside = module
-
-        @wraps(module.forward)
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            return _bounded(module.forward, args, kwargs)
-
-        self.forward = forward
         vars(self)["_graphc_mode"] = module._pinned
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module gives; found at the call, so that a clone runs the clone's."""
+        return _bounded(self._graphc_inside.forward, args, kwargs)
 
     @property
     def _own_name(self) -> str:

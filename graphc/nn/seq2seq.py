@@ -12,7 +12,6 @@ is what joins it with an embedding, attention and a head. It is run
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +20,8 @@ from graphc.control import scan
 from graphc.dsl import parameter
 from graphc.errors import ShapeError
 from graphc.graph import Value
-from graphc.nn import functional, init
+from graphc.nn import functional
+from graphc.nn.cells import check_sizes, uniform
 from graphc.nn.layers import Linear
 from graphc.nn.module import Module
 from graphc.source import here
@@ -61,10 +61,11 @@ class BahdanauAttention(Module):
     def __init__(
         self, query_size: int, key_size: int, hidden_size: int, *, dtype: object = float32
     ) -> None:
+        sizes = {"query_size": query_size, "key_size": key_size, "hidden_size": hidden_size}
+        check_sizes("BahdanauAttention", **sizes)
         self.query = Linear(query_size, hidden_size, bias=False, dtype=dtype)
         self.key = Linear(key_size, hidden_size, bias=False, dtype=dtype)
-        draw = functools.partial(init.uniform, low=-(hidden_size**-0.5), high=hidden_size**-0.5)
-        self.v = parameter((hidden_size,), dtype, init=draw)
+        self.v = parameter((hidden_size,), dtype, init=uniform(hidden_size))
 
     def forward(
         self, query: Value, keys: Value, mask: Value | None = None
@@ -103,6 +104,7 @@ class LuongAttention(Module):
         dtype: object = float32,
     ) -> None:
         keys = query_size if key_size is None else key_size
+        check_sizes("LuongAttention", query_size=query_size, key_size=keys)
         if score not in ("dot", "general", "concat"):
             raise ValueError(
                 f"LuongAttention: score is 'dot', 'general' or 'concat', not {score!r}"
@@ -110,7 +112,7 @@ class LuongAttention(Module):
         if score == "dot" and keys != query_size:
             raise ValueError(f"LuongAttention: 'dot' of sizes {query_size} and {keys}")
         self.score = score
-        draw = functools.partial(init.uniform, low=-(query_size**-0.5), high=query_size**-0.5)
+        draw = uniform(query_size)
         columns = keys if score == "general" else query_size + keys
         shape = (query_size, columns)
         self.weight = None if score == "dot" else parameter(shape, dtype, init=draw)
@@ -203,6 +205,8 @@ def scheduled_sampling(
     during training without a recompilation. Bengio et al., "Scheduled Sampling for Sequence
     Prediction with Recurrent Neural Networks", 2015.
     """
+    if not isinstance(p, Value) and not 0.0 <= p <= 1.0:
+        raise ValueError(f"scheduled_sampling: p is a probability in [0, 1], not {p}")
     first = tree.map(lambda v: v[0], inputs)
     coins = random.uniform(tree.leaves(inputs)[0].shape[:1]) < p
 

@@ -8,6 +8,7 @@ from typing import Any
 from graphc.graph import Value
 from graphc.nn import functional
 from graphc.nn.attention import MultiheadAttention
+from graphc.nn.cells import check_sizes
 from graphc.nn.cloning import clone
 from graphc.nn.layers import Dropout, Linear
 from graphc.nn.module import Module
@@ -56,9 +57,6 @@ class _Layer(Module):
     def _feed_forward(self, x: Value) -> Value:
         hidden = self.activation(self.linear1(x))
         return self.linear2(self.dropout(hidden))  # type: ignore[no-any-return]
-
-    def _describe(self) -> str:
-        return f"norm_first={self.norm_first}"
 
 
 class TransformerEncoderLayer(_Layer):
@@ -251,6 +249,5 @@ class TransformerDecoder(Module):
 
 
 def _copies(name: str, layer: Module, count: int) -> list[Module]:
-    if count < 1:
-        raise ValueError(f"{name}: num_layers is a positive int, not {count}")
+    check_sizes(name, num_layers=count)
     return [clone(layer) for _ in range(count)]

@@ -10,6 +10,8 @@ import pytest
 import graphc as gc
 from graphc import nn
 from graphc.nn import functional
+from graphc.nn.utils.parametrizations import spectral_norm, weight_norm
+from graphc.nn.utils.parametrize import register_parametrization
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
@@ -129,3 +131,119 @@ def test_numbers_outside_of_their_range_are_refused() -> None:
     with pytest.raises(gc.ShapeError, match=r"pad: \[-3, -3\] cut off more than axis 2"):
         functional.pad(x, (-3, -3))
     assert functional.pad(x, (-3, -2)).shape == (2, 1, 0)
+
+
+def test_a_clone_of_a_rematerialized_module_has_its_own_weights() -> None:
+    layer, x = nn.Linear(3, 2), gc.observed("x", (4, 3))
+    other = nn.clone(gc.remat(layer))
+    at = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    got = gc.compile([x], other(x))(at)
+    np.testing.assert_allclose(got, at @ other.weight.numpy().T + other.bias.numpy(), rtol=1e-5)
+    assert not np.allclose(other.weight.numpy(), layer.weight.numpy())
+    assert other.ports == layer.ports == ("x",)
+    with pytest.raises(nn.PortError, match="its ports are x"):
+        other(x, x)
+
+
+def test_clones_of_computed_weights_start_from_their_own() -> None:
+    layer = nn.clone(weight_norm(nn.Linear(3, 5)))
+    held = layer.state_dict()
+    length, direction = (held[f"parametrizations.weight.original{i}"] for i in (0, 1))
+    np.testing.assert_allclose(length, np.linalg.norm(direction, axis=1, keepdims=True), rtol=1e-6)
+    twin = nn.clone(spectral_norm(nn.Linear(8, 8, bias=False)))
+    weight = gc.compile([], twin.weight)()
+    np.testing.assert_allclose(np.linalg.svd(weight)[1][0], 1.0, atol=0.05)
+
+
+class _Twice(nn.Module):
+    def forward(self, weight: Any) -> Any:
+        return weight * 2.0
+
+
+class _Summed(nn.Module):
+    def forward(self, weight: Any) -> Any:
+        return weight.sum()
+
+
+def test_a_refused_parametrization_leaves_the_module_as_it_was() -> None:
+    layer = register_parametrization(nn.Linear(3, 2), "weight", _Twice())
+    names = list(layer.state_dict())
+    with pytest.raises(gc.ShapeError, match="it must keep shape"):
+        register_parametrization(layer, "weight", _Summed())
+    assert list(layer.state_dict()) == names
+    assert layer(gc.observed("x", (4, 3))).shape == (4, 2)
+
+
+def test_a_part_of_a_series_keeps_its_names() -> None:
+    ours = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
+    theirs = torch.nn.Sequential(
+        torch.nn.Linear(3, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2)
+    )
+    for part in (slice(1, None), slice(None, 2), slice(None, None, -1), slice(5, 6)):
+        assert list(ours[part].state_dict()) == list(theirs[part].state_dict())
+    named = nn.Sequential({"first": nn.Linear(3, 3), "last": nn.Linear(3, 2)})
+    assert list(named[1:].state_dict()) == ["last.weight", "last.bias"]
+    assert list((named[1:] >> nn.ReLU()).state_dict()) == ["0.weight", "0.bias"]
+
+
+def test_the_state_of_a_single_sample() -> None:
+    cell, x, h = nn.GRUCell(3, 4), gc.observed("x", (3,)), gc.observed("h", (4,))
+    theirs = torch.nn.GRUCell(3, 4)
+    theirs.load_state_dict({k: torch.from_numpy(v) for k, v in cell.state_dict().items()})
+    at, before = np.float32([1, -2, 3]), np.float32([0.1, 0.2, 0.3, 0.4])
+    wanted = theirs(torch.from_numpy(at), torch.from_numpy(before)).detach().numpy()
+    np.testing.assert_allclose(gc.compile([x, h], cell(x, h))(at, before), wanted, rtol=1e-5)
+    with pytest.raises(gc.ShapeError, match=r"GRUCell: hx is f32\[1,4\], it must be \[4\]"):
+        cell(x, gc.observed("rows", (1, 4)))
+
+
+def test_batches_of_none_and_of_one() -> None:
+    """Whole stacks on 0 samples and on 1, in both element types, beside PyTorch."""
+    layer = {"d_model": 6, "nhead": 2, "dim_feedforward": 8, "batch_first": True}
+    for dtype in ("float32", "float64"):
+        ours = [
+            nn.TransformerEncoderLayer(**layer, dtype=dtype),
+            nn.TransformerDecoderLayer(**layer, norm_first=True, dtype=dtype),
+            nn.LSTMCell(6, 4, dtype=dtype),
+        ]
+        theirs = [
+            torch.nn.TransformerEncoderLayer(**layer),
+            torch.nn.TransformerDecoderLayer(**layer, norm_first=True),
+            torch.nn.LSTMCell(6, 4),
+        ]
+        for mine, other in zip(ours, theirs, strict=True):
+            other = other.to(getattr(torch, dtype)).eval()
+            other.load_state_dict({k: torch.from_numpy(v) for k, v in mine.state_dict().items()})
+            for shape in ((0, 3, 6), (1, 3, 6), (1, 1, 6)):
+                cut = shape[:1] + shape[2:] if isinstance(mine, nn.LSTMCell) else shape
+                at = np.random.default_rng(0).normal(size=cut).astype(dtype)
+                count = 2 if isinstance(mine, nn.TransformerDecoderLayer) else 1
+                inputs = [gc.observed(f"x{i}", cut, dtype) for i in range(count)]
+                got = gc.compile(inputs, mine(*inputs), mode="eval")(*[at] * count)
+                wanted = other(*[torch.from_numpy(at)] * count)
+                got, wanted = (v if isinstance(v, tuple) else (v,) for v in (got, wanted))
+                for a, b in zip(got, wanted, strict=True):
+                    assert a.dtype == dtype
+                    near = 1e-12 if dtype == "float64" else 2e-5
+                    np.testing.assert_allclose(a, b.detach().numpy(), rtol=near, atol=near)
+
+
+def test_modules_that_do_not_fit_are_refused() -> None:
+    x, relu = gc.observed("x", (2, 3)), nn.ReLU()
+    layer = nn.TransformerEncoderLayer(6, 2, 8)
+    for make, error, match in (
+        (lambda: nn.Residual(nn.Linear(3, 1))(x), gc.ShapeError, "one shape on both sides"),
+        (lambda: nn.Residual(nn.Flatten(0))(x), gc.ShapeError, "one shape on both sides"),
+        (lambda: nn.Parallel(merge="sum"), nn.PortError, "nothing to merge"),
+        (lambda: nn.Parallel(relu, merge="max"), ValueError, "not 'max'"),
+        (lambda: nn.Parallel(relu, abs), nn.PortError, "Parallel: element 1 is builtin"),
+        (lambda: nn.Sequential({"a.b": relu}), nn.PortError, "'a.b' names no module"),
+        (lambda: nn.Sequential({1: relu}), nn.PortError, "1 names no module"),  # type: ignore[dict-item]
+        (lambda: nn.LuongAttention(0), ValueError, "query_size is a positive int, not 0"),
+        (lambda: nn.BahdanauAttention(2, 2, 0), ValueError, "hidden_size is a positive int"),
+        (lambda: nn.TransformerEncoder(layer, 1.5), ValueError, "num_layers is a positive int"),  # type: ignore[arg-type]
+        (lambda: nn.scheduled_sampling(lambda v, c: (v, c), x, x[0], 1.5, abs), ValueError,
+         r"p is a probability in \[0, 1\], not 1.5"),
+    ):  # fmt: skip
+        with pytest.raises(error, match=match):
+            make()

@@ -10,7 +10,6 @@ import pytest
 
 import graphc as gc
 from graphc import nn, optim
-from graphc.nn.module import Module
 from tests.evaluating import step
 
 W = gc.parameter((3,)).named("w")

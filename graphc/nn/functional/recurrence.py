@@ -16,7 +16,11 @@ from graphc.source import here
 
 __all__ = ["attend", "gru_cell", "lstm_cell", "rnn_cell"]
 
-_NONLINEARITIES = ("tanh", "relu")
+
+def check_nonlinearity(name: str, nonlinearity: str) -> None:
+    """Raise ValueError where it is none of those that there are."""
+    if nonlinearity not in ("tanh", "relu"):
+        raise ValueError(f"{name}: nonlinearity is 'tanh' or 'relu', not {nonlinearity!r}")
 
 
 @composite
@@ -33,8 +37,7 @@ def rnn_cell(
 
     ``nonlinearity`` is "tanh" or "relu" (Elman, "Finding Structure in Time", 1990).
     """
-    if nonlinearity not in _NONLINEARITIES:
-        raise ValueError(f"nonlinearity is 'tanh' or 'relu', not {nonlinearity!r}")
+    check_nonlinearity("rnn_cell", nonlinearity)
     total = linear(x, weight_ih, bias_ih) + linear(h, weight_hh, bias_hh)
     return ops.tanh(total) if nonlinearity == "tanh" else ops.relu(total)
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -103,22 +104,9 @@ class _SpectralNorm(Module):
         self.dim = normalize_axis("spectral_norm", dim, weight.ndim)
         rows = weight.shape[self.dim]
         columns = int(np.prod(weight.shape)) // max(rows, 1)
-
-        def matrix() -> NDArray[Any]:
-            first: NDArray[Any] = np.moveaxis(weight.numpy().astype(np.float64), self.dim, 0)
-            return first.reshape(rows, columns)
-
-        def first_u(shape: tuple[int, ...], dtype: DType, key: Key) -> NDArray[Any]:
-            w, v = matrix(), normal((columns,), dtype, key).astype(np.float64)
-            for _ in range(15):
-                u = _unit(w @ _unit(v, eps), eps)
-                v = w.T @ u
-            return u.astype(dtype.numpy)
-
-        def first_v(shape: tuple[int, ...], dtype: DType, key: Key) -> NDArray[Any]:
-            return _unit(matrix().T @ self._u.numpy().astype(np.float64), eps).astype(dtype.numpy)
-
+        first_u = functools.partial(_first_u, weight, self.dim, eps)
         self._u = state((rows,), weight.dtype, init=first_u)
+        first_v = functools.partial(_first_v, weight, self._u, self.dim, eps)
         self._v = state((columns,), weight.dtype, init=first_v)
 
     def forward(self, weight: Value) -> Value:
@@ -133,6 +121,30 @@ class _SpectralNorm(Module):
         moved = attach_updates(weight / (u @ (matrix @ v)), {self._u: u, self._v: v})
         normed: Value = by_mode(train=moved, eval=still)
         return normed
+
+
+def _first_u(
+    weight: Any, dim: int, eps: float, shape: tuple[int, ...], dtype: DType, key: Key
+) -> NDArray[Any]:
+    w = _matrix(weight, dim)
+    v = normal((w.shape[1],), dtype, key).astype(np.float64)
+    for _ in range(15):
+        u = _unit(w @ _unit(v, eps), eps)
+        v = w.T @ u
+    return u.astype(dtype.numpy)
+
+
+def _first_v(
+    weight: Any, u: Any, dim: int, eps: float, shape: tuple[int, ...], dtype: DType, key: Key
+) -> NDArray[Any]:
+    at = _matrix(weight, dim).T @ u.numpy().astype(np.float64)
+    return _unit(at, eps).astype(dtype.numpy)
+
+
+def _matrix(weight: Any, dim: int) -> NDArray[Any]:
+    """A weight's numbers in float64, [its axis ``dim``, all the rest]."""
+    first: NDArray[Any] = np.moveaxis(weight.numpy().astype(np.float64), dim, 0)
+    return first.reshape(first.shape[0], -1)
 
 
 def _unit(v: NDArray[Any], eps: float) -> NDArray[Any]:

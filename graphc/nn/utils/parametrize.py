@@ -12,6 +12,7 @@ a subclass of it whose ``weight`` is a property.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -46,8 +47,8 @@ class ParametrizationList(Module):
             given = list(made)
         else:
             self._graphc_originals, given = ["original"], [made]
-        for name, value in zip(self._graphc_originals, given, strict=True):
-            vars(self)[name] = _original(held, value)
+        for i, (name, value) in enumerate(zip(self._graphc_originals, given, strict=True)):
+            vars(self)[name] = _original(held, value, first, i)
         vars(self)["0"] = first
         self._graphc_count = 1
 
@@ -81,7 +82,8 @@ def register_parametrization(module: Module, tensor_name: str, parametrization: 
     """
     known: dict[str, ParametrizationList] = vars(module).get("parametrizations", {})
     if tensor_name in known:
-        before = known[tensor_name]().type
+        before = known[tensor_name]()
+        _check_type(parametrization(before).type, before.type, tensor_name)
         known[tensor_name].append(parametrization)
     else:
         held = vars(module).get(tensor_name)
@@ -92,14 +94,11 @@ def register_parametrization(module: Module, tensor_name: str, parametrization: 
                 f"its own; it has {names}",
                 here(),
             )
-        before = held.type
         made = ParametrizationList(held, parametrization)
-        _check_type(made().type, before, tensor_name)
+        _check_type(made().type, held.type, tensor_name)
         del vars(module)[tensor_name]
         vars(module).setdefault("parametrizations", {})[tensor_name] = made
         _make_property(module, tensor_name)
-        return module
-    _check_type(known[tensor_name]().type, before, tensor_name)
     return module
 
 
@@ -136,15 +135,21 @@ def remove_parametrizations(
 # ---- pieces
 
 
-def _original(held: StateValue, made: Value) -> StateValue:
+def _original(held: StateValue, made: Value, first: Module, place: int) -> StateValue:
     """A parameter that starts as ``made``, which depends on ``held``: drawn at first use."""
     if made is held:
         return held
+    draw = functools.partial(_first_value, first, held, place)
+    return parameter(made.shape, made.dtype, init=draw)
 
-    def first(shape: tuple[int, ...], dtype: DType, key: Key) -> NDArray[Any]:
-        return _now(made).astype(dtype.numpy)
 
-    return parameter(made.shape, made.dtype, init=first)
+def _first_value(
+    first: Any, held: StateValue, place: int, shape: tuple[int, ...], dtype: DType, key: Key
+) -> NDArray[Any]:
+    """The ``place``-th of what ``first.right_inverse`` makes of ``held``."""
+    made = first.right_inverse(held)
+    chosen = made[place] if isinstance(made, (tuple, list)) else made
+    return _now(chosen).astype(dtype.numpy)
 
 
 def _now(value: Value) -> NDArray[Any]:
