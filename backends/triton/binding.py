@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from graphc.backends.triton.control import known
 from graphc.backends.triton.driver import Driver
 from graphc.backends.triton.holdings import Holdings
 from graphc.backends.triton.steps import (
@@ -21,7 +22,7 @@ from graphc.backends.triton.steps import (
 from graphc.errors import BackendError
 from graphc.memory import address_of
 from graphc.schedule import Schedule
-from graphc.types import TensorType
+from graphc.types import Extent, TensorType
 
 __all__ = ["Binding", "bytes_of"]
 
@@ -33,9 +34,12 @@ class Binding:
     """A program's memory and graphs for one choice of sizes."""
 
     def __init__(
-        self, schedule: Schedule, driver: Driver, kernels: Kernels, fixed: Mapping[str, int]
+        self, schedule: Schedule, driver: Driver, kernels: Kernels, fixed: Mapping[str, int],
+        scratch: Mapping[str, Extent],
     ) -> None:
-        """``fixed`` are the addresses of states and constants."""
+        """``fixed`` are the addresses of states and constants, ``scratch`` the bytes of buffers
+        that no schedule names.
+        """
         self.schedule, self.driver = schedule, driver
         self.holdings = Holdings(driver, self)  # also where what follows fails
         self.addresses = dict(fixed)
@@ -50,6 +54,8 @@ class Binding:
         self.addresses |= {
             b.name: self.addresses[b.place] for b in schedule.buffers if b.place is not None
         }
+        for name, nbytes in scratch.items():
+            self.addresses[name] = self._new(known(nbytes), name)
         cells = schedule.of_kind("cell")
         words = 1 + len(cells) + gate_words(schedule)
         self.cell_bytes = _CELL * words

@@ -11,9 +11,11 @@ from graphc.backends.triton.tiling import GpuTiling
 from graphc.kernel.parser import parse_kernel
 from graphc.kernel.terms import Kernel
 from graphc.records import dataclass
-from graphc.schedule import Barrier, Body, Commit, Copy, If, Launch, Loop, Schedule, While
+from graphc.schedule import Barrier, Body, Commit, Copy, If, Launch, Loop, Schedule, While, walk
+from graphc.types import Extent
 
-__all__ = ["Key", "Launching", "Part", "jobs_of", "kernels_of", "key_of_part", "parts_of"]
+__all__ = ["Key", "Launching", "Part", "jobs_of", "kernels_of", "key_of_part", "parts_of",
+           "scratch_of"]
 
 _COPY = """kernel copy
   size N 1..
@@ -84,7 +86,7 @@ def parts_of(schedule: Schedule, statement: Launching) -> tuple[Part, ...]:
         return (Part(launched, statement.inputs, statement.outputs),)
     # one choice for all sizes: with run-time ones no length counts as known
     length = None if schedule.sizes else statement.sizes[1]
-    written = statement.outputs
+    written = (*statement.outputs, scratch_name(statement))
     return tuple(
         Part(
             one.kernel,
@@ -95,6 +97,23 @@ def parts_of(schedule: Schedule, statement: Launching) -> tuple[Part, ...]:
         )
         for one in routine_kernels(launched, length)
     )
+
+
+def scratch_name(launch: Launch) -> str:
+    """A name that no buffer has, for what a routine needs beside its outputs."""
+    return f"{launch.outputs[0]} scratch"
+
+
+def scratch_of(schedule: Schedule, bound: Schedule) -> dict[str, Extent]:
+    """The bytes of each buffer that routines need besides their outputs, at ``bound`` sizes."""
+    found: dict[str, Extent] = {}
+    for statement, sized in zip(walk(schedule.body), walk(bound.body), strict=True):
+        if isinstance(sized, Launch) and sized.kernel in schedule.routine:
+            assert isinstance(statement, Launch)
+            name = scratch_name(sized)
+            if any(name in part.outputs for part in parts_of(schedule, statement)):
+                found[name] = 8 * sized.sizes[0] * sized.sizes[1]
+    return found
 
 
 def key_of_part(schedule: Schedule, statement: Launching, part: Part, guarded: bool) -> Key:

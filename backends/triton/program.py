@@ -27,7 +27,7 @@ from graphc.backends.triton.driver import Driver, Function
 from graphc.backends.triton.emit import CHECK_LIMIT
 from graphc.backends.triton.holdings import Holdings
 from graphc.backends.triton.inspection import Inspected
-from graphc.backends.triton.jobs import Key, Launching, jobs_of, key_of_part, parts_of
+from graphc.backends.triton.jobs import Key, Launching, jobs_of, key_of_part, parts_of, scratch_of
 from graphc.backends.triton.states import device_state
 from graphc.backends.triton.steps import KernelRun, Loaded, kernel_runs
 from graphc.backends.triton.tiling import GpuTiling
@@ -153,7 +153,10 @@ class Program(Inspected):
                 bound = bind_sizes(self.schedule, sizes)
                 if self._plan is not None:
                     bound = place_buffers(bound, self._plan(bound))
-                binding = Binding(bound, self.driver, self.kernels_of, self.fixed)
+                binding = Binding(
+                    bound, self.driver, self.kernels_of, self.fixed,
+                    scratch_of(self.schedule, bound),
+                )  # fmt: skip
                 self._bindings[key] = binding
                 self.holdings.contain(binding.holdings)
             self._bindings.move_to_end(key)

@@ -14,7 +14,8 @@ upwards, so that a row of any length is one of a power of two that ends in what 
 
 Each line is a launch over all pairs, which are exchanged where they are: n log(n)^2 / 4 comparisons
 in log(n)^2 / 2 launches. Places are compared where elements are equal: the order is the stable one.
-Where groups begin is counted, for each group over the whole row.
+The largest few of a long row are the first of its order, which is made in memory of its own. Where
+groups begin is found in the order of their ids, by bisection.
 """
 
 from __future__ import annotations
@@ -44,16 +45,41 @@ _ORDER = """kernel order
   n = reduce sum i64(before) over j
   store order[r, n] = i if n < {kept}"""
 
-_START = """kernel start
+_NONE = """kernel none
   size rows 0..
   size length 0..
   size groups 0..
-  axes r:rows g:groups + 1 j:length
-  in ids i64[rows,length]
+  axes r:rows g:groups + 1
   out start i64[rows,groups + 1]
-  b = load ids[r, j]
-  n = reduce sum i64(b >= 0 and b < g) over j
-  store start[r, g] = n"""
+  store start[r, g] = 0"""
+
+_BISECT = """kernel bisect
+  size rows 0..
+  size length 0..
+  size groups 0..
+  size step 1..
+  axes r:rows g:groups + 1
+  in ids i64[rows,length], order i64[rows,length], low i64[rows,groups + 1]
+  out start i64[rows,groups + 1]
+  n = load low[r, g]
+  at = n + step - 1
+  inside = at >= 0 and at < length
+  place = load order[r, at] if inside
+  there = inside and place >= 0 and place < length
+  id = load ids[r, place] if there
+  before = there and id >= 0 and id < g
+  store start[r, g] = n + step if before"""
+
+_FIRST = """kernel first
+  size rows 0..
+  size length 0..
+  size count 0..
+  axes r:rows i:count
+  in whole i64[rows,length]
+  out order i64[rows,count]
+  inside = i < length
+  k = load whole[r, i] if inside
+  store order[r, i] = k"""
 
 _GROUP_ORDER = """kernel order
   size rows 0..
@@ -127,11 +153,21 @@ def _stages(sizes: Sequence[int]) -> list[list[int]]:
     return found
 
 
+def _halvings(sizes: Sequence[int]) -> list[list[int]]:
+    """A bisection's launches: how many elements come before is found bit by bit.
+
+    >>> [s[-1] for s in _halvings([1, 5, 2])]
+    [4, 2, 1]
+    """
+    return [[*sizes, 1 << bit] for bit in reversed(range(sizes[1].bit_length()))]
+
+
 @dataclass(frozen=True)
 class RoutineKernel:
     """One kernel of a routine. It reads the routine's inputs, if ``reads_inputs``, and the outputs
     in ``reads``, and writes those in ``writes``; ``launches`` follow each other. ``number`` tells
-    it from the others of the routine's name.
+    it from the others of the routine's name. The number behind the outputs' is that of a scratch
+    buffer: int64, as many as the first input has elements.
     """
 
     kernel: Kernel
@@ -155,16 +191,30 @@ def routine_kernels(routine: Routine, length: Extent | None) -> tuple[RoutineKer
     >>> [one.kernel.name for one in routine_kernels(sort(float32), 10**6)]
     ['sort_places', 'sort_exchange']
     """
-    short = isinstance(length, int) and length <= LONGEST_COUNTED
-    if routine.rule == "top_k" or short:
-        counted = enumerate(_counted(routine))
-        return tuple(RoutineKernel(kernel, n, writes) for n, (kernel, writes) in counted)
-    if routine.rule not in ("sort", "group"):
+    if routine.rule not in ("sort", "group", "top_k"):
         raise BackendError(f"the triton backend has no routine {routine.rule!r}")
+    short = isinstance(length, int) and length <= LONGEST_COUNTED
+    place = {"sort": 0, "group": 1, "top_k": 0 if short else 1}[routine.rule]
+    order = (_counted(routine, place),) if short else _network(routine, place)
+    if routine.rule == "group":
+        none, bisect = (_named(t, f"{routine.name}_start") for t in (_NONE, _BISECT))
+        return (
+            *order,
+            RoutineKernel(none, 10, (0,), reads_inputs=False),
+            RoutineKernel(bisect, 11, (0,), (place, 0), launches=_halvings),
+        )
+    if routine.rule == "top_k" and not short:
+        first = _named(_FIRST, f"{routine.name}_first")
+        return (*order, RoutineKernel(first, 12, (0,), (place,), reads_inputs=False))
+    return order
+
+
+def _network(routine: Routine, place: int) -> tuple[RoutineKernel, ...]:
+    """The order of whole rows, by a network, in the buffer ``place``."""
     grouped = routine.rule == "group"
-    size, place = ("size groups 0..", 1) if grouped else ("", 0)
+    size = {"sort": "", "group": "size groups 0..", "top_k": "size count 0.."}[routine.rule]
     dtype = routine.inputs[0].type.dtype
-    descending = not grouped and bool(routine.option("descending"))
+    descending = routine.rule == "top_k" or (not grouped and bool(routine.option("descending")))
     keys = "a = held\n  b = other"
     if grouped:
         keys = "\n  ".join(
@@ -177,33 +227,27 @@ def routine_kernels(routine: Routine, length: Extent | None) -> tuple[RoutineKer
     )
     places = _named(_PLACES.format(size=size), f"{routine.name}_places")
     exchange = _named(text, f"{routine.name}_exchange")
-    network = (
+    return (
         RoutineKernel(places, 8, (place,), reads_inputs=False),
         RoutineKernel(exchange, 9, (place, place), (place,), launches=_stages),
     )
-    if not grouped:
-        return network
-    return (*network, RoutineKernel(_named(_START, f"{routine.name}_start"), 10, (0,)))
 
 
-def _counted(routine: Routine) -> tuple[tuple[Kernel, tuple[int, ...]], ...]:
-    """Orders by counting, and which of the routine's outputs each kernel writes."""
+def _counted(routine: Routine, place: int) -> RoutineKernel:
+    """The order by counting, in the output ``place``."""
     dtype = routine.inputs[0].type.dtype
     match routine.rule:
         case "sort":
             before = _before(dtype, descending=bool(routine.option("descending")))
             text = _ORDER.format(size="", short=dtype.short, kept="length", before=before)
-            return ((_named(text, routine.name), (0,)),)
         case "top_k":
             text = _ORDER.format(
                 size="size count 0..", short=dtype.short, kept="count",
                 before=_before(dtype, descending=True),
             )
-            return ((_named(text, routine.name), (0,)),)
-        case "group":
-            start = _named(_START, f"{routine.name}_start")
-            return (start, (0,)), (_named(_GROUP_ORDER, f"{routine.name}_order"), (1,))
-    raise BackendError(f"the triton backend has no routine {routine.rule!r}")
+        case _:
+            return RoutineKernel(_named(_GROUP_ORDER, f"{routine.name}_order"), 1, (place,))
+    return RoutineKernel(_named(text, routine.name), 0, (place,))
 
 
 def _named(text: str, name: str) -> Kernel:

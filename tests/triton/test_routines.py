@@ -12,9 +12,9 @@ pytest.importorskip("triton", reason="needs Triton: pip install 'graphc[gpu]'")
 import graphc as gc
 from graphc import ops
 from graphc.backends.triton import routines
-from graphc.backends.triton.routines import _stages, routine_kernels
+from graphc.backends.triton.routines import _halvings, _stages, routine_kernels
 from graphc.kernel.verify import verify
-from graphc.routines import group, sort, stable_order
+from graphc.routines import group, sort, stable_order, top_k
 from graphc.types import bfloat16, bool_, float32, int64
 
 DATA = np.random.default_rng(11)
@@ -87,6 +87,51 @@ def test_ids_are_grouped(device: Any, network: None, count: int, groups: int) ->
     np.testing.assert_array_equal(found[1], wanted)
 
 
+@pytest.mark.parametrize("length", [4, 33])
+@pytest.mark.parametrize("kind", ["odd", "ties"])
+def test_the_largest_of_long_rows(device: Any, network: None, kind: str, length: int) -> None:
+    values, k = rows(kind, length), 4
+    x = gc.observed("x", values.shape, gc.types.dtype_of(values.dtype))
+    first, second = ops.top_k(x, k), ops.top_k(-x, 2)
+    program = gc.compile([x], [*first, second[1]], backend="triton")
+    best, places, least = (np.asarray(a) for a in program(values))
+    wanted = stable_order(values, descending=True)[:, :k]
+    np.testing.assert_array_equal(places, wanted)
+    np.testing.assert_array_equal(best, np.take_along_axis(values, wanted, 1))
+    np.testing.assert_array_equal(least, stable_order(-values, descending=True)[:, :2])
+
+
+def test_the_largest_of_rows_whose_length_is_known_late(device: Any) -> None:
+    length = gc.Dim("N", specialize=False)
+    x = gc.observed("x", (2, length))
+    program = gc.compile([x], ops.top_k(x, 3)[1], backend="triton")
+    for count in (3, 17, 5):
+        values = DATA.standard_normal((2, count)).astype(np.float32)
+        wanted = stable_order(values, descending=True)[:, :3]
+        np.testing.assert_array_equal(np.asarray(program(values)), wanted)
+
+
+def test_ids_whose_number_is_known_late_are_grouped(device: Any) -> None:
+    count = gc.Dim("E", specialize=False)
+    i, v = gc.observed("i", (count,), gc.int64), gc.observed("v", (count, 2))
+    program = gc.compile([i, v], ops.segment_sum(v, i, 5), backend="triton")
+    for n in (1, 12, 3):
+        ids, values = DATA.integers(0, 5, n), DATA.standard_normal((n, 2)).astype(np.float32)
+        wanted = np.stack([values[ids == g].sum(0) for g in range(5)])
+        np.testing.assert_allclose(np.asarray(program(ids, values)), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_no_work_grows_with_the_square_of_a_long_row() -> None:
+    """Where a row is long no kernel has more than one axis of its length."""
+    for routine in (sort(float32), group(), top_k(float32)):
+        for one in routine_kernels(routine, 2049):
+            along = [a for a, extent in one.kernel.axes if str(extent) == "length"]
+            assert len(along) <= 1
+            assert not one.kernel.bound_axes
+    assert len(_halvings([1, 10**6, 7])) == 20
+    assert _halvings([1, 0, 7]) == []
+
+
 def test_the_work_is_n_log_squared() -> None:
     """A million elements take 210 launches over half a million pairs, not 10**12 comparisons."""
     stages = _stages([1, 10**6])
@@ -109,9 +154,12 @@ def test_launches_of_a_network_follow_each_other(device: Any, network: None) -> 
 def test_short_rows_are_counted_and_long_ones_are_not() -> None:
     names = [one.kernel.name for one in routine_kernels(sort(float32), 2048)]
     assert names == ["sort"]
-    for routine in (sort(float32), sort(int64, descending=1), group()):
+    for routine in (sort(float32), sort(int64, descending=1), group(), top_k(int64)):
         for one in routine_kernels(routine, 2049):
             verify(one.kernel)
     assert [one.kernel.name for one in routine_kernels(group(), 2049)] == [
-        "group_places", "group_exchange", "group_start",
+        "group_places", "group_exchange", "group_start", "group_start",
+    ]  # fmt: skip
+    assert [one.kernel.name for one in routine_kernels(top_k(float32), 2049)] == [
+        "top_k_places", "top_k_exchange", "top_k_first",
     ]  # fmt: skip
