@@ -35,7 +35,9 @@ class CSVLog:
     """A row for each epoch: its number, seconds, means of the step and of ``evaluate``.
 
     A file that is there is gone on with (its columns must be the same), so that a resumed run has
-    one log; ``append=False`` starts anew. Each row is on disk when the epoch is over.
+    one log: the rows of epochs that it does again are taken off the end. A run that starts at epoch
+    1 stands behind the earlier ones; ``append=False`` starts anew. Each row is on disk when the
+    epoch is over.
 
     >>> import tempfile
     >>> from graphc.train import fit
@@ -63,12 +65,28 @@ class CSVLog:
                 f"CSVLog: {self.path} has the columns {', '.join(self._known)}, this run gives "
                 f"{', '.join(columns)}; choose another file or append=False"
             )
+        if self._known is not None and epoch.number > 1:
+            self._take_off(epoch.number)
         with self.path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns, lineterminator="\n")
             if self._known is None:
                 writer.writeheader()
                 self._known = columns
             writer.writerow(row)
+
+    def _take_off(self, number: int) -> None:
+        """Drop the last rows from epoch ``number`` on: a resumed run makes them again."""
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        kept = len(lines)
+        while kept > 1 and _is_redone(lines[kept - 1], number):
+            kept -= 1
+        if kept < len(lines):
+            os.truncate(self.path, len(b"".join(lines[:kept])))
+
+
+def _is_redone(row: bytes, number: int) -> bool:
+    """Whether the row is of epoch ``number`` or later, or the half of one that a crash left."""
+    return not row.endswith(b"\n") or int(row.split(b",", 1)[0]) >= number
 
 
 class TensorBoardLog:

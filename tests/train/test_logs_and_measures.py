@@ -36,6 +36,37 @@ def test_csv(tmp_path: Path) -> None:
     assert len(path.read_text().splitlines()) == 2
 
 
+def test_a_resumed_run_has_each_epoch_once(tmp_path: Path) -> None:
+    """Epochs after the last checkpoint are done again, and their rows with them."""
+    path, weight = tmp_path / "log.csv", gc.parameter(np.zeros(1))
+
+    def step(x: Any) -> float:
+        weight.set(weight.numpy() + 1)
+        return float(weight.numpy()[0])
+
+    def trained(epochs: int, **options: Any) -> list[str]:
+        point = train.Checkpoint(tmp_path / "point", every=2, weight=weight)
+        train.fit(step, [np.ones(1)], epochs=epochs, callbacks=[train.CSVLog(path)],
+                  checkpoint=point, progress=False, **options)  # fmt: skip
+        rows = [line.split(",") for line in path.read_text().splitlines()]
+        assert rows[0] == ["epoch", "seconds", "train"]
+        return [f"{row[0]}:{float(row[2]):g}" for row in rows[1:]]
+
+    assert trained(3) == ["1:1", "2:2", "3:3"]
+    weight.set([9.0])  # lost when it goes on from epoch 2
+    with path.open("a") as file:
+        file.write("4,0.0")  # the machine stopped here
+    assert trained(4, resume=True) == ["1:1", "2:2", "3:3", "4:4"]
+    assert trained(5, resume=True) == ["1:1", "2:2", "3:3", "4:4", "5:5"]
+    # another run, from the start, leaves the first one's rows
+    again = trained(3)
+    assert again[:5] == ["1:1", "2:2", "3:3", "4:4", "5:5"]
+    assert [row[0] for row in again[5:]] == ["1", "2", "3"]
+    resumed = trained(3, resume=True)
+    assert resumed[:7] == again[:7]
+    assert [row[0] for row in resumed[5:]] == ["1", "2", "3"]
+
+
 def records(path: Path) -> list[bytes]:
     """The events of a file, both checksums of each verified."""
     raw, found = path.read_bytes(), []
