@@ -35,6 +35,7 @@ __all__ = [
     "StateValue",
     "attach_updates",
     "by_mode",
+    "chosen_mode",
     "constant",
     "mark",
     "marked",
@@ -246,6 +247,11 @@ def pinned_mode(mode: str) -> Iterator[None]:
         yield
     finally:
         _mode.reset(token)
+
+
+def chosen_mode() -> str | None:
+    """The mode that ``pinned_mode`` says; None where ``compile`` is to choose."""
+    return _mode.get()
 
 
 def by_mode(*, train: Any, eval: Any) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tests.blocks.sample import Block, Input, array, normal
 
 
@@ -20,6 +22,10 @@ def _indices(block: Any, x: Any) -> Any:
     """The maxima, and their places as floats too, so that they are compared."""
     pooled, places = block(x)
     return pooled, places.astype(pooled.dtype) if hasattr(places, "node") else places.to(pooled)
+
+
+def _places(block: Any, x: Any) -> Any:
+    return _indices(block, x)[1]
 
 
 _POOLED: dict[str, Any] = {"call": _indices, "how": "both results"}
@@ -66,6 +72,16 @@ POOLING = [
     Block("MaxPool2d", (2,), {"return_indices": True, "ceil_mode": True, "dilation": 2},
           (normal(2, 3, 7, 8),), **_POOLED),
     Block("MaxPool3d", (2,), {"return_indices": True}, (normal(1, 2, 4, 3, 5),), **_POOLED),
+    # where all is -inf the first place inside of the image
+    *[
+        Block("MaxPool2d", (size,), {"return_indices": True, "padding": 1, **options},
+              (Input(lambda rng: np.full((1, 2, 5, 6), -np.inf), smooth=False),), call=_places,
+              how="of -inf")
+        for size, options in ((3, {"stride": 1}), (2, {"dilation": 2}), ((2, 3), {}))
+    ],
+    Block("MaxPool3d", (3,), {"return_indices": True, "padding": 1, "stride": 2},
+          (Input(lambda rng: np.where(rng.random((1, 2, 4, 3, 5)) < 0.2, 1.0, -np.inf),
+                 smooth=False),), call=_places, how="of -inf"),
     _one("AvgPool1d", (2, 3, 10), 3, stride=2, padding=1),
     _one("AvgPool2d", (3, 8, 5), 3, stride=2, padding=1, count_include_pad=False),
     _one("AvgPool3d", (1, 2, 5, 3, 4), 2, ceil_mode=True),

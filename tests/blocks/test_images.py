@@ -89,6 +89,10 @@ WIDE = gc.observed("wide", (2, 3, gc.Dim("H"), 8))
 IDS = gc.observed("ids", (2, 3, 4), gc.int64)
 REFUSALS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: nn.Conv2d(3, 4, 9)(X), gc.ShapeError, "spans 9, which exceeds 8 .* pad by 1 more"),
+    (lambda: functional.conv2d(X, gc.ops.zeros((4, 3, 2, 2)), gc.ops.zeros(1)), gc.ShapeError,
+     r"conv2d: bias is f32\[1\], it must be \[4\]"),
+    (lambda: functional.conv_transpose1d(ROW, gc.ops.zeros((3, 2, 2)), gc.ops.zeros((2, 1))),
+     gc.ShapeError, r"conv_transpose1d: bias is f32\[2,1\], it must be \[2\]"),
     (lambda: nn.MaxPool2d(3, dilation=5)(X), gc.ShapeError, "spans 11, .* pad by 3 more"),
     (lambda: nn.AdaptiveAvgPool2d(0)(X), gc.ShapeError, "an int > 0 or 2 of them"),
     (lambda: nn.AdaptiveMaxPool1d((2, 2))(ROW), gc.ShapeError, "1 of them"),

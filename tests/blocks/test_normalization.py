@@ -133,6 +133,10 @@ REFUSALS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: nn.InstanceNorm1d(3)(X[None, None]), gc.ShapeError, "3 axes, axis 1 being 3"),
     (lambda: nn.InstanceNorm2d(4)(X[None]), gc.ShapeError, "4 channels"),
     (lambda: nn.functional.instance_norm(X), gc.ShapeError, "it needs places"),
+    (lambda: nn.InstanceNorm2d(3)(gc.observed("one", (2, 3, 1, 1))), gc.ShapeError,
+     r"more than one place to normalize over\n"),
+    (lambda: nn.InstanceNorm1d(3, track_running_stats=True)(gc.observed("one", (2, 3, 1))),
+     gc.ShapeError, r"more than one place .* \(pinned to mode eval"),
     (lambda: nn.RMSNorm(4)(X), gc.ShapeError, r"its last axes must be \(4,\)"),
     (lambda: nn.LocalResponseNorm(0), ValueError, "at least 1"),
     (lambda: nn.functional.local_response_norm(X, 0), ValueError, "at least 1"),
@@ -148,6 +152,21 @@ REFUSALS: list[tuple[Callable[[], Any], type[Exception], str]] = [
      "is not parametrized"),
     (_twice_removed, gc.StateError, "several tensors"),
 ]  # fmt: skip
+
+
+@pytest.mark.torch
+def test_one_place_is_normalized_by_running_statistics() -> None:
+    torch = pytest.importorskip("torch")
+    options = {"track_running_stats": True, "affine": True}
+    theirs = torch.nn.InstanceNorm1d(3, **options).double().eval()
+    with torch.no_grad():
+        for tensor in (theirs.running_mean, theirs.running_var, theirs.weight):
+            tensor.uniform_(0.5, 2.0)
+    ours = nn.InstanceNorm1d(3, **options, **F64)
+    ours.load_state_dict(theirs.state_dict())
+    at = np.random.default_rng(0).normal(size=(2, 3, 1))
+    got = evaluate(ours.with_mode("eval")(gc.constant(at)), {})
+    np.testing.assert_allclose(got, theirs(torch.tensor(at)).detach().numpy(), rtol=1e-10)
 
 
 @pytest.mark.parametrize(("make", "error", "match"), REFUSALS)

@@ -52,7 +52,8 @@ def test_far_errors_have_a_slope(name: str) -> None:
 
 
 def test_sure_and_wrong_probabilities_learn() -> None:
-    p, t = np.float32([0, 1e-40, 1e-20, 1e-7, 0.5, 1, 1]), np.float32([1, 1, 1, 1, 1, 0, 0.5])
+    p = np.float32([0, 1e-40, 1e-20, 1e-7, 0.5, 1, 1, 0, 1, 1e-13, 0])
+    t = np.float32([1, 1, 1, 1, 1, 0, 0.5, 0, 1, 0, 0.3])
     ours, wanted = both("binary_cross_entropy", p, t, reduction="none")
     for a, b in zip(ours, wanted, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)

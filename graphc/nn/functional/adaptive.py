@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graphc import ops
 from graphc.errors import ShapeError
@@ -289,10 +290,29 @@ def max_pool_indices(
     keep = tuple(slice(0, n) for n in count)
     seen, where = seen[(..., *keep, *(slice(None),) * rank)], where[keep]
     shape = (*seen.shape[:-rank], product(sizes))
-    best = ops.expand_dims(ops.argmax(ops.reshape(seen, shape), -1), -1)
+    best = ops.argmax(ops.reshape(seen, shape), -1)
+    if any(rims):  # where all is -inf, the border must not be the first
+        first = constant(_first_inside(count, sizes, steps, rims, gaps))
+        best = ops.where(pooled == -math.inf, ops.broadcast_to(first, best.shape), best)
+    best = ops.expand_dims(best, -1)
     places = ops.broadcast_to(ops.reshape(where, (*count, product(sizes))), shape)
     chosen = apply("gather", places, best, axis=places.ndim - 1, batch_dims=places.ndim - 1)
     return chosen[..., 0]
+
+
+def _first_inside(
+    count: Sequence[int],
+    sizes: Sequence[int],
+    steps: Sequence[int],
+    rims: Sequence[int],
+    gaps: Sequence[int],
+) -> NDArray[np.int64]:
+    """[*count]: the number, row-major, of each window's first place that is in the image."""
+    first = np.zeros((), np.int64)
+    for n, size, step, rim, gap in zip(count, sizes, steps, rims, gaps, strict=True):
+        outside = np.maximum(rim - step * np.arange(n), 0)
+        first = first[..., None] * size + -(-outside // gap)
+    return first
 
 
 def max_unpool1d(

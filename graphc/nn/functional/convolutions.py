@@ -156,7 +156,7 @@ def _convolve(
     value = _batched(name, rank, x, weight)
     rims = rims_of(name, padding, weight.shape[2:], stride, dilation)
     out = ops.convolution(value, weight, stride, rims, dilation, groups)
-    return _finished(out, bias, x)
+    return _finished(name, out, bias, x)
 
 
 def _convolve_transposed(
@@ -175,7 +175,7 @@ def _convolve_transposed(
     out = ops.convolution_transpose(
         value, weight, stride, padding, output_padding, dilation, groups
     )
-    return _finished(out, bias, x)
+    return _finished(name, out, bias, x)
 
 
 def _batched(name: str, rank: int, x: object, weight: Value) -> Value:
@@ -191,9 +191,15 @@ def _batched(name: str, rank: int, x: object, weight: Value) -> Value:
     return value if value.ndim == rank + 2 else ops.expand_dims(value, 0)
 
 
-def _finished(out: Value, bias: Value | None, x: object) -> Value:
+def _finished(name: str, out: Value, bias: Value | None, x: object) -> Value:
     """With the bias, and without the batch axis that x had not."""
     if bias is not None:
+        if bias.shape != out.shape[1:2]:
+            raise ShapeError(
+                f"{name}: bias is {bias.type}, it must be [{out.shape[1]}], one number for each "
+                "filter",
+                here(),
+            )
         out = out + ops.reshape(bias, (-1, *(1,) * (out.ndim - 2)))
     return out if lift_one("conv", x).ndim == out.ndim else out[0]
 

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from graphc import ops
+from graphc.custom import custom_gradient
 from graphc.dsl import stop_gradient
 from graphc.errors import ShapeError
 from graphc.graph import Value
@@ -118,17 +118,15 @@ def binary_cross_entropy(
 ) -> Value:
     """``-(t log x + (1 - t) log(1 - x))`` of probabilities x; logarithms count as at least -100.
 
-    ``weight`` multiplies the elements. So that a wrong answer that is quite sure still learns, the
-    slope of log p is at most 1e12, and that at p = 0. An x outside of [0, 1] makes NaN, whose place
-    ``compile(..., check="nan")`` tells.
+    ``weight`` multiplies the elements. The slope is ``(x - t) / max(x (1 - x), 1e-12)``: a wrong
+    answer that is quite sure still learns, a right one stays. An x outside of [0, 1] makes NaN,
+    whose place ``compile(..., check="nan")`` tells.
 
     >>> binary_cross_entropy([0.5, 0.9], [0.0, 1.0]).shape
     ()
     """
     value, wanted = pair("binary_cross_entropy", x, target)
-    log_of_one = _floored(value, value, ops.log, 1.0)
-    log_of_zero = _floored(1.0 - value, value, lambda x: ops.log1p(-x), 0.0)
-    loss = -(wanted * log_of_one + (1.0 - wanted) * log_of_zero)
+    loss = _cross_entropy(value, ops.broadcast_to(wanted, value.shape))
     return reduced(_scaled("binary_cross_entropy", loss, weight), reduction)
 
 
@@ -252,12 +250,24 @@ def poisson_nll_loss(
     return reduced(loss, reduction)
 
 
-def _floored(p: Value, x: Value, log: Callable[[Value], Value], where_p_is_one: float) -> Value:
-    """log p, at least -100, as a function of x; below p = 1e-12 its slope is that of 1e12 p."""
-    tiny = p < 1e-12
-    level = stop_gradient(at_least(log(x), -100.0))
-    line = level + 1e12 * (p - stop_gradient(p))
-    return ops.where(tiny, line, log(ops.where(tiny, where_p_is_one, x)))
+@custom_gradient
+def _cross_entropy(x: Value, target: Value) -> Value:
+    """Of two classes, logarithms at least -100."""
+    log_of_one, log_of_zero = _logarithms(x)
+    return -(target * log_of_one + (1.0 - target) * log_of_zero)
+
+
+@_cross_entropy.backward
+def _(inputs: tuple[Value, Value], loss: Value, cotangent: Value) -> tuple[Value, Value]:
+    x, target = inputs
+    log_of_one, log_of_zero = _logarithms(x)
+    spread = ops.where((x >= 0.0) & (x <= 1.0), ops.maximum(x * (1.0 - x), 1e-12), math.nan)
+    return cotangent * (x - target) / spread, cotangent * (log_of_zero - log_of_one)
+
+
+def _logarithms(p: Value) -> tuple[Value, Value]:
+    """log p and log(1 - p), at least -100."""
+    return at_least(ops.log(p), -100.0), at_least(ops.log1p(-p), -100.0)
 
 
 def _scaled(name: str, loss: Value, weight: object) -> Value:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc import ops
-from graphc.dsl import attach_updates, by_mode
+from graphc.dsl import attach_updates, by_mode, chosen_mode
 from graphc.errors import ShapeError
 from graphc.graph import Value
 from graphc.op import composite
 from graphc.ops.lifting import lift_one
 from graphc.ops.reductions import count_of
+from graphc.ops.sizes import product
 from graphc.source import here
 from graphc.types import DType, Extent
 
@@ -116,7 +117,8 @@ def instance_norm(
 
     x is [N, C, *space], everything else [C]. With running statistics (states), mode train moves
     them towards the batch's means of mean and variance without bias, as ``batch_norm`` does, and
-    mode eval takes them instead. Ulyanov, Vedaldi, Lempitsky, "Instance Normalization", 2016.
+    mode eval takes them instead. A single place has no variance: it is refused, but for running
+    statistics in mode eval. Ulyanov, Vedaldi, Lempitsky, "Instance Normalization", 2016.
 
     >>> import graphc as gc
     >>> instance_norm(gc.observed("x", (4, 3, 5, 5))).shape
@@ -126,6 +128,14 @@ def instance_norm(
     _check_channels(value, (weight, bias, running_mean, running_var), "instance_norm")
     if value.ndim < 3:
         raise ShapeError(f"instance_norm: x is {value.type}, it needs places: [N, C, L]", here())
+    tracks = running_mean is not None and running_var is not None
+    if product(value.shape[2:]) == 1 and not (tracks and chosen_mode() == "eval"):
+        otherwise = " (pinned to mode eval it takes running statistics)" if tracks else ""
+        raise ShapeError(
+            f"instance_norm: x is {value.type}, it needs more than one place to normalize "
+            f"over{otherwise}",
+            here(),
+        )
     axes = tuple(range(2, value.ndim))
     mean = ops.mean(value, axes, keepdims=True)
     centered = value - mean
