@@ -7,6 +7,8 @@ one object::
     (i*64 + j) // 64   with j: 0..63                               ->  i
     (i*64 + j) % 64                                                ->  j
     64*(a // 64) + a % 64                                          ->  a
+    where(i < 4, where(i < 8, a, b), c)                            ->  where(i < 4, a, c)
+    load x[i] if i < 4 and i >= 4 else 0                           ->  0
 
 Every int64 sum is kept as integer multiples of atoms, in order of creation; an atom is anything
 else.
@@ -35,6 +37,7 @@ from graphc.kernel.terms import (
     Term,
 )
 from graphc.passes.affine import Affine, added, scaled
+from graphc.passes.spans import NEGATED, Span, conjuncts, negated, span_of
 from graphc.records import dataclass
 from graphc.types import DType, Extent, bool_, int64
 
@@ -108,6 +111,8 @@ class TermTable:
             return self._arithmetic(op, *args)
         if op == "and" and args[0] is args[1]:
             return args[0]
+        if op == "where":
+            return self.where(*args)
         if args and all(isinstance(a, Const) for a in args):
             numbers = [np.asarray(a.value, a.dtype.numpy) for a in args if isinstance(a, Const)]
             return self.const(evaluate(op, *numbers).item(), dtype)
@@ -141,11 +146,73 @@ class TermTable:
         )
 
     def where(self, pred: Term, yes: Term, no: Term) -> Term:
+        """``yes`` where ``pred``, else ``no``; of choices in them only what can be chosen there."""
+        if isinstance(pred, Const):
+            return yes if pred.value else no
+        yes = self._chosen(pred, yes)
+        otherwise = negated(pred)
+        if otherwise is not None:
+            no = self._chosen(self.apply(*otherwise, bool_), no)
         return yes if yes is no else self._raw_apply("where", (pred, yes, no), yes.dtype)
+
+    def _chosen(self, guard: Term, term: Term) -> Term:
+        """What a choice comes to where ``guard`` holds, as far as that decides it."""
+        while isinstance(term, Apply) and term.op == "where":
+            known = self.decided(guard, term.args[0])
+            if known is None:
+                break
+            term = term.args[1 if known else 2]
+        return term
 
     def opaque(self, name: str, args: tuple[Term, ...], dtype: DType) -> Term:
         """What no kernel computes, as a function of what it reads."""
         return self._raw_apply(name, args, dtype)
+
+    # ---- comparisons
+
+    def never(self, pred: Term) -> bool:
+        """Whether comparisons of indices in ``pred`` contradict each other."""
+        return self._known(pred) is None
+
+    def decided(self, guard: Term, pred: Term) -> bool | None:
+        """Whether ``pred`` holds, or fails, wherever ``guard`` does; None where neither is seen."""
+        facts = self._known(guard)
+        if facts is None:
+            return True  # nowhere
+        answers = [self._decided(facts, part) for part in conjuncts(pred)]
+        if False in answers:
+            return False
+        return None if None in answers else True
+
+    def _decided(self, facts: Mapping[Affine, Span], pred: Term) -> bool | None:
+        wanted = self._span(pred)
+        if wanted is None:
+            return None
+        total, span = wanted
+        known = facts.get(total) or Span(*self._range(total))
+        if known.both(span).is_empty:
+            return False
+        return True if known.both(span) == known else None
+
+    def _known(self, guard: Term) -> dict[Affine, Span] | None:
+        """Where sums of indices lie while ``guard`` holds; None where it never does."""
+        facts: dict[Affine, Span] = {}
+        for total, span in filter(None, map(self._span, conjuncts(guard))):
+            facts[total] = (facts.get(total) or Span(*self._range(total))).both(span)
+            if facts[total].is_empty:
+                return None
+        return facts
+
+    def _span(self, pred: Term) -> tuple[Affine, Span] | None:
+        """The sum of indices that a comparison bounds."""
+        if not isinstance(pred, Apply) or pred.op not in NEGATED:
+            return None
+        if any(a.dtype is not int64 for a in pred.args):
+            return None
+        left, right = (self._affine_of(a) for a in pred.args)
+        if not self._is_index(left) or not self._is_index(right):
+            return None
+        return span_of(pred.op, added(left, scaled(right, -1)), self._order)
 
     # ---- substitution
 
@@ -235,6 +302,9 @@ class TermTable:
                 return self.size(term.extent)
             case ScalarValue():
                 return self._share(("scalar", term.name), lambda: term)
+            case Apply(op="where") if how.guard is not None:
+                made = self.where(*(memo[a] for a in term.args))
+                return self._chosen(how.guard, made)
             case Apply():
                 return self.apply(term.op, [memo[a] for a in term.args], term.dtype)
             case Load():
@@ -252,6 +322,8 @@ class TermTable:
     def _rebuilt_load(self, term: Load, how: Substitution, memo: Mapping[Term, Term]) -> Term:
         pred = self.both(how.guard, None if term.pred is None else memo[term.pred])
         fill = None if term.fill is None else memo[term.fill]
+        if pred is not None and self.never(pred):
+            return fill or self.const(0, term.dtype)
         index = tuple(memo[i] for i in term.index)
         load = self.load(term.tensor, index, term.dtype, pred, fill)
         if how.load is None:

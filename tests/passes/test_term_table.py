@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import operator
 
 import numpy as np
 import pytest
 
 import graphc as gc
 from graphc import ops
-from graphc.kernel.terms import Apply, AxisIndex, Const, Term
+from graphc.kernel.terms import Apply, AxisIndex, Const, Load, Term
 from graphc.passes.term_table import Substitution, TermTable
-from graphc.types import float32, int64
+from graphc.types import bool_, float32, int64
 from tests.passes.levels import check_levels
 
+COMPARISONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 EXTENTS = {"i": 6, "j": 4, "k": 3}
 
 
@@ -41,6 +43,12 @@ def _value(term: Term, point: dict[str, int]) -> int:
                     return args[0] // args[1]
                 case "%":
                     return args[0] % args[1]
+                case "and":
+                    return args[0] and args[1]
+                case "where":
+                    return args[1] if args[0] else args[2]
+                case comparison:
+                    return COMPARISONS[comparison](*args)
     raise AssertionError(term)
 
 
@@ -120,3 +128,66 @@ def test_data_that_may_have_wrapped_is_not_divided_out() -> None:
     check_levels([x], [x * 2 // 2, (x * 4 + 1) % 4, (x * (2**62)) % 3], arrays=[big])
     step = 6364136223846793005
     check_levels([], [(ops.arange(5) * step) % 1000, (ops.arange(5) * step + step) // 7])
+
+
+def _comparison(table: TermTable, rng: np.random.Generator) -> Term:
+    axes = [table.axis(name) for name in rng.choice(list(EXTENTS), 2)]
+    left, right = axes[0], table.const(int(rng.integers(-2, 8)))
+    if rng.integers(2):
+        left = table.apply("-", axes, int64)
+    if rng.integers(2):
+        left, right = right, left
+    return table.apply(str(rng.choice(list(COMPARISONS))), (left, right), bool_)
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_random_choices_choose_the_same(seed: int) -> None:
+    """Nested ``where`` of comparisons: the value at every point is what the choices written out
+    give, and what is decided is so at every point.
+    """
+    rng = np.random.default_rng(seed)
+    table, _ = _table()
+    points = [dict(zip(EXTENTS, p, strict=True))
+              for p in itertools.product(*(range(e) for e in EXTENTS.values()))]  # fmt: skip
+    terms = [table.const(n) for n in range(4)]
+    plain = [[n] * len(points) for n in range(4)]
+    for _ in range(8):
+        pred = _comparison(table, rng)
+        holds = [bool(_value(pred, p)) for p in points]
+        if rng.integers(2):
+            more = _comparison(table, rng)
+            holds = [h and bool(_value(more, p)) for h, p in zip(holds, points, strict=True)]
+            pred = table.apply("and", (pred, more), bool_)
+        assert not (table.never(pred) and any(holds))
+        yes, no = rng.integers(len(terms), size=2)
+        terms.append(table.apply("where", (pred, terms[yes], terms[no]), int64))
+        chosen = zip(holds, plain[yes], plain[no], strict=True)
+        plain.append([a if h else b for h, a, b in chosen])
+        assert [_value(terms[-1], p) for p in points] == plain[-1]
+        other = _comparison(table, rng)
+        known = table.decided(pred, other)
+        there = {bool(_value(other, p)) for p, h in zip(points, holds, strict=True) if h}
+        assert known is None or there <= {known}
+
+
+def test_what_no_point_reads_is_no_load() -> None:
+    table, axes = _table()
+    below = table.apply("<", (axes["i"], table.const(4)), bool_)
+    above = table.apply(">=", (axes["i"], table.const(4)), bool_)
+    load = table.load("x", (axes["i"],), float32, below, table.const(0, float32))
+    assert table.substitute(load, Substitution(guard=above)) is table.const(0, float32)
+    assert isinstance(table.substitute(load, Substitution(guard=below)), Load)
+
+
+def test_nested_joins_read_each_part_once() -> None:
+    x, y, z = (gc.observed(n, (8, 4)) for n in "xyz")
+    first = ops.concat([x[:4], y[4:]], 0) * 2.0
+    second = ops.concat([first[:6], z[6:]], 0)
+    third = ops.concat([second[:4], first[4:]], 0)
+    program = gc.compile([x, y, z], third, backend="llvm")  # z: no element of it is needed
+    (kernel,) = program.schedule.kernels
+    assert sorted(t.tensor for t in kernel.terms if isinstance(t, Load)) == ["x", "y"]
+    given = [np.random.default_rng(n).standard_normal((8, 4), np.float32) for n in range(3)]
+    np.testing.assert_array_equal(
+        program(*given), 2 * np.concatenate([given[0][:4], given[1][4:]])
+    )
