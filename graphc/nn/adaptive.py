@@ -9,6 +9,7 @@ from graphc import ops
 from graphc.errors import ShapeError
 from graphc.graph import Value
 from graphc.nn import functional
+from graphc.nn.cells import check_sizes
 from graphc.nn.containers import Sequential
 from graphc.nn.functional.pieces import known_reduction
 from graphc.nn.layers import Linear
@@ -73,10 +74,13 @@ class AdaptiveLogSoftmaxWithLoss(Module):
         *,
         dtype: object = float32,
     ) -> None:
-        cuts = list(cutoffs)
-        if not cuts or cuts != sorted(set(cuts)) or min(cuts) <= 0 or max(cuts) > n_classes - 1:
+        cuts, name = list(cutoffs), "AdaptiveLogSoftmaxWithLoss"
+        check_sizes(name, in_features=in_features, n_classes=n_classes)
+        whole = all(isinstance(cut, int) and not isinstance(cut, bool) for cut in cuts)
+        increasing = whole and cuts == sorted(set(cuts))
+        if not cuts or not increasing or cuts[0] <= 0 or cuts[-1] > n_classes - 1:
             raise ValueError(
-                "AdaptiveLogSoftmaxWithLoss: cutoffs are increasing ints between 1 and "
+                f"{name}: cutoffs are increasing ints between 1 and "
                 f"n_classes - 1 = {n_classes - 1}, got {cuts}"
             )
         self.in_features, self.n_classes, self.cutoffs = in_features, n_classes, [*cuts, n_classes]
@@ -87,7 +91,7 @@ class AdaptiveLogSoftmaxWithLoss(Module):
             narrow = int(in_features // div_value ** (i + 1))
             if narrow < 1:
                 raise ValueError(
-                    f"AdaptiveLogSoftmaxWithLoss: cluster {i} would have {in_features} // "
+                    f"{name}: cluster {i} would have {in_features} // "
                     f"{div_value}^{i + 1} = 0 features; fewer cutoffs or a smaller div_value"
                 )
             first = Linear(in_features, narrow, bias=False, dtype=dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import types
 from typing import Any
 
 from graphc.dsl import StateValue, state_value_of
@@ -42,11 +43,24 @@ def _copied(held: Any, known: dict[int, Any]) -> Any:
     if isinstance(held, functools.partial):
         arguments = [_copied(item, known) for item in held.args]
         return functools.partial(held.func, *arguments, **_copied(held.keywords, known))
-    if isinstance(held, dict):
-        return {key: _copied(item, known) for key, item in held.items()}
-    if type(held) in (list, tuple):
-        return type(held)(_copied(item, known) for item in held)
+    if isinstance(held, types.MethodType):
+        return types.MethodType(held.__func__, _copied(held.__self__, known))
+    if isinstance(held, (dict, list, tuple)):
+        return _copied_container(held, known)
     return held
+
+
+def _copied_container(held: Any, known: dict[int, Any]) -> Any:
+    """One of the same class: an OrderedDict, a NamedTuple."""
+    if isinstance(held, tuple):
+        items = [_copied(item, known) for item in held]
+        return type(held)(*items) if hasattr(held, "_fields") else type(held)(items)
+    made = copy.copy(held)
+    if isinstance(held, dict):
+        made.update({key: _copied(item, known) for key, item in held.items()})
+    else:
+        made[:] = [_copied(item, known) for item in held]
+    return made
 
 
 def _fresh(cell: StateCell, known: dict[int, Any]) -> StateCell:

@@ -3,6 +3,7 @@
 from graphc.optim import schedules
 from graphc.optim.adam import Adam, AdamW
 from graphc.optim.adam_family import Adamax, Lion, NAdam, RAdam
+from graphc.optim.averaged import ASGD
 from graphc.optim.curvature import ConjugateGradient, HessianFree, Newton
 from graphc.optim.ema import EMA, SWA
 from graphc.optim.gradients import (
@@ -22,6 +23,7 @@ from graphc.optim.sgd import SGD
 from graphc.updates import Updates
 
 __all__ = [
+    "ASGD",
     "EMA",
     "LBFGS",
     "SGD",

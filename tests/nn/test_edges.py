@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections import OrderedDict
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -156,6 +158,41 @@ def test_clones_of_computed_weights_start_from_their_own() -> None:
     np.testing.assert_allclose(np.linalg.svd(weight)[1][0], 1.0, atol=0.05)
 
 
+class _Pair(NamedTuple):
+    low: Any
+    high: Any
+
+
+class _Holder(nn.Module):
+    """Modules and parameters in every container, and a method of its own as a value."""
+
+    def __init__(self) -> None:
+        self.pair = _Pair(gc.parameter((2,)), nn.Linear(2, 2))
+        self.named = OrderedDict(a=nn.Linear(2, 2, bias=False))
+        self.listed = [(gc.parameter((2, 2)),)]
+        self.mix = self.mixed
+        self.scale = functools.partial(gc.ops.multiply, self.pair.low)
+
+    def mixed(self, x: Any) -> Any:
+        return self.scale(self.pair.high(x) + self.named["a"](x) @ self.listed[0][0])
+
+    def forward(self, x: Any) -> Any:
+        return self.mix(x)
+
+
+def test_clones_share_nothing_whatever_holds_it() -> None:
+    first = _Holder()
+    second, x = nn.clone(first), gc.observed("x", (1, 2))
+    shared = set(first.parameters()) & set(second.parameters())
+    assert not shared
+    assert list(second.state_dict()) == list(first.state_dict())
+    assert type(second.named) is OrderedDict
+    assert type(second.pair) is _Pair
+    for parameter in second.parameters():
+        parameter.set(np.zeros(parameter.shape, np.float32))
+    np.testing.assert_array_equal(gc.compile([x], second(x))(np.ones((1, 2), np.float32)), 0.0)
+
+
 class _Twice(nn.Module):
     def forward(self, weight: Any) -> Any:
         return weight * 2.0
@@ -240,6 +277,7 @@ def test_modules_that_do_not_fit_are_refused() -> None:
         (lambda: nn.Parallel(relu, abs), nn.PortError, "Parallel: element 1 is builtin"),
         (lambda: nn.Sequential({"a.b": relu}), nn.PortError, "'a.b' names no module"),
         (lambda: nn.Sequential({1: relu}), nn.PortError, "1 names no module"),  # type: ignore[dict-item]
+        (lambda: nn.AdaptiveLogSoftmaxWithLoss(8, 9, [2.5]), ValueError, "cutoffs are increasing"),  # type: ignore[list-item]
         (lambda: nn.LuongAttention(0), ValueError, "query_size is a positive int, not 0"),
         (lambda: nn.BahdanauAttention(2, 2, 0), ValueError, "hidden_size is a positive int"),
         (lambda: nn.TransformerEncoder(layer, 1.5), ValueError, "num_layers is a positive int"),  # type: ignore[arg-type]

@@ -42,6 +42,8 @@ TORCH: list[tuple[str, float, dict[str, Any]]] = [
     ("Adagrad", 0.5, {"lr_decay": 0.1, "initial_accumulator_value": 0.5, "weight_decay": 0.1}),
     ("Adadelta", 1.0, {}),
     ("Adadelta", 3.0, {"rho": 0.8, "eps": 1e-3, "weight_decay": 0.1}),
+    ("ASGD", 0.001, {}),
+    ("ASGD", 0.001, {"lambd": 0.1, "alpha": 1.0, "t0": 10.0, "weight_decay": 0.1}),
     ("Rprop", 0.01, {}),
     ("Rprop", 0.1, {"etas": (0.4, 1.3), "step_sizes": (1e-4, 0.2)}),
 ]
@@ -166,8 +168,9 @@ def formula_steps(
 
 
 def _near(name: str) -> dict[str, float]:
-    """PyTorch keeps NAdam's product of momenta in float32."""
-    return {"rtol": 1e-5, "atol": 1e-7} if name == "NAdam" else {"rtol": 1e-8, "atol": 1e-10}
+    """PyTorch keeps NAdam's product of momenta and ASGD's rate in float32."""
+    rough = name in ("NAdam", "ASGD")
+    return {"rtol": 1e-5, "atol": 1e-7} if rough else {"rtol": 1e-8, "atol": 1e-10}
 
 
 def follow(problem: Problem, optimizer: Any, wanted: Iterator[list[Array]]) -> None:
@@ -257,6 +260,23 @@ def test_groups_and_saving() -> None:
 
 
 @pytest.mark.torch
+def test_the_average_of_asgd_equals_torch() -> None:
+    torch = pytest.importorskip("torch")
+    w = gc.parameter(np.array([1.0, -2.0]), gc.float64).named("w")
+    opt = optim.ASGD(0.1, t0=3.0)
+    updates = opt.minimize((w * w).sum())
+    tensor = torch.tensor([1.0, -2.0], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.ASGD([tensor], 0.1, t0=3.0)
+    for _ in range(12):
+        step(updates)
+        optimizer.zero_grad()
+        (tensor**2).sum().backward()
+        optimizer.step()
+        wanted = optimizer.state[tensor]["ax"].numpy()
+        np.testing.assert_allclose(opt.slots(w)["ax"].numpy(), wanted, rtol=1e-6)
+
+
+@pytest.mark.torch
 def test_swa_equals_torch() -> None:
     torch = pytest.importorskip("torch")
     w = gc.parameter(np.array([1.0, -2.0]), gc.float64).named("w")
@@ -304,6 +324,7 @@ REFUSALS: list[tuple[Callable[[], Any], str]] = [
     (lambda: optim.RAdam(betas=(0.9, 0.5)), "above 0.6"),
     (lambda: optim.NAdam(momentum_decay=-1.0), "momentum_decay must be >= 0"),
     (lambda: optim.Lion(betas=(1.0, 0.9)), r"betas must be in \[0, 1\)"),
+    (lambda: optim.ASGD(alpha=-1.0), "lambd, alpha and t0 must be >= 0"),
     (lambda: optim.penalty([], l1=-1.0), "l1 and l2 must be >= 0"),
 ]
 
