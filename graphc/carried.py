@@ -94,7 +94,10 @@ class _Rewriting:
     def node(self, node: Node) -> None:
         inputs = tuple(self.replaced.get(v, v) for v in node.inputs)
         if node.op == "read" and node.inputs[0] in self.modes:
-            self._stand(node, apply("stop_gradient", self.now(node.inputs[0])))
+            state, held = node.inputs[0], self.now(node.inputs[0])
+            # a state is a constant to derivatives; a parameter's go back through what was written
+            constant = state.node.op == "state"
+            self._stand(node, apply("stop_gradient", held) if constant else held)
         elif node.op == "attach" and node.inputs[1] in self.modes:
             self._attach(node, inputs)
         elif node.primal in self.moved or any(

@@ -174,6 +174,32 @@ def test_training_with_a_largest_norm(kind: str) -> None:
         np.testing.assert_allclose(ours.weight.numpy(), wanted, rtol=1e-5, atol=1e-6)
 
 
+def test_a_loop_shortens_rows_as_it_goes() -> None:
+    """The table is carried along, and every step's slope reaches the parameter."""
+    options = {"max_norm": 0.8, "scale_grad_by_freq": True, "padding_idx": 1}
+    ours, theirs = pair("Embedding", (9, 4), options, "float32")
+    ids = gc.observed("ids", (6, 3), gc.int64)
+
+    def body(h: gc.Value, at: gc.Value) -> tuple[gc.Value, gc.Value]:
+        h = gc.ops.tanh(h + ours(at))
+        return h, h
+
+    cost = gc.scan(body, gc.ops.zeros((3, 4)), ids)[0].sum()
+    step = gc.compile([ids], cost, gc.optim.SGD(lr=0.2).minimize(cost))
+    steps = torch.optim.SGD(theirs.parameters(), lr=0.2)
+    at = np.random.default_rng(5).integers(0, 9, (6, 3))
+    for _ in range(2):
+        h = torch.zeros(3, 4)
+        for row in torch.tensor(at):
+            h = torch.tanh(h + theirs(row))
+        steps.zero_grad()
+        h.sum().backward()
+        steps.step()
+        assert step(at) == pytest.approx(h.sum().item(), rel=1e-5)
+        wanted = theirs.weight.detach().numpy()
+        np.testing.assert_allclose(ours.weight.numpy(), wanted, rtol=1e-5, atol=1e-6)
+
+
 def test_a_computed_table_is_read_with_a_largest_norm() -> None:
     table, ids = gc.observed("table", (5, 2), "float64"), gc.observed("ids", (4,), gc.int64)
     out = nn.functional.embedding(ids, table * 2.0, max_norm=1.0)

@@ -91,7 +91,10 @@ def embedding(
         value = ops.where(padding, stop_gradient(rows), rows)
     if learns is not None:
         value = stop_gradient(value) + learns * (value - stop_gradient(value))
-    return value if max_norm is None else _shortened(value, weight, places, max_norm, norm_type)
+    if max_norm is None:
+        return value
+    short = _shortened(rows, max_norm, norm_type)
+    return _kept(_with_slope(short, value), weight, places, _with_slope(short, rows))
 
 
 def check_embedding(name: str, max_norm: float | None, sparse: bool) -> None:
@@ -105,18 +108,27 @@ def check_embedding(name: str, max_norm: float | None, sparse: bool) -> None:
         raise ValueError(f"{name}: max_norm must be >= 0, got {max_norm}")
 
 
-def _shortened(
-    rows: Value, weight: Value, places: Value, max_norm: float, norm_type: float
-) -> Value:
-    """Rows of at most this norm, written into the table where that has a memory."""
+def _shortened(rows: Value, max_norm: float, norm_type: float) -> Value:
+    """Rows of at most this norm, constants to every derivative."""
     fixed = stop_gradient(rows)
     norm = ops.norm(fixed, -1, keepdims=True, ord=norm_type)
-    short = fixed * ops.where(norm > max_norm, max_norm / (norm + 1e-7), 1.0)
-    # the slope of ``rows``, the numbers of ``short``
-    read: Value = short + (rows - fixed)
+    short: Value = fixed * ops.where(norm > max_norm, max_norm / (norm + 1e-7), 1.0)
+    return short
+
+
+def _with_slope(numbers: Value, of: Value) -> Value:
+    """These very numbers, with the derivative of another value."""
+    value: Value = numbers + (of - stop_gradient(of))
+    return value
+
+
+def _kept(read: Value, weight: Value, places: Value, rows: Value) -> Value:
+    """``read``; in mode train ``rows`` are written into the table, where that has a memory.
+
+    They have the slope of the rows that they replace, since a loop carries the table along.
+    """
     if weight.node.op not in STATES:
         return read
-    chosen: Value = by_mode(
-        train=attach_updates(read, {weight: stop_gradient(weight).at[places].set(short)}), eval=read
-    )
+    written = {weight: weight.at[places].set(rows)}
+    chosen: Value = by_mode(train=attach_updates(read, written), eval=read)
     return chosen
