@@ -8,7 +8,7 @@ from typing import Any
 
 from graphc.graph import Value
 from graphc.operators import call
-from graphc.optim.optimizer import Moment, Optimizer, Rule
+from graphc.optim.optimizer import Moment, Optimizer, Rule, decayed
 from graphc.optim.settings import Setting
 
 __all__ = ["Adam", "AdamW"]
@@ -70,13 +70,7 @@ class Adam(Optimizer):
         options: Mapping[str, Any],
     ) -> Rule:
         beta1, beta2 = options["betas"]
-        decay = options["weight_decay"]
-        if options["maximize"]:
-            g = -g
-        if decay and self._decoupled:
-            p = p * (1.0 - moment.lr * decay)
-        elif decay:
-            g = g + decay * p
+        p, g = decayed(p, g, moment, options, decoupled=self._decoupled)
         m = slots["exp_avg"] + (1.0 - beta1) * (g - slots["exp_avg"])
         v = beta2 * slots["exp_avg_sq"] + (1.0 - beta2) * (g * g)
         new = {"exp_avg": m, "exp_avg_sq": v}

@@ -9,7 +9,7 @@ from typing import Any
 from graphc import ops
 from graphc.graph import Value
 from graphc.optim.adam import correction
-from graphc.optim.optimizer import Moment, Optimizer, Rule, descent
+from graphc.optim.optimizer import Moment, Optimizer, Rule, decayed, descent
 from graphc.optim.settings import Setting, varies
 from graphc.types import TensorType
 
@@ -119,7 +119,7 @@ class NAdam(Optimizer):
         moment: Moment,
         options: Mapping[str, Any],
     ) -> Rule:
-        p, g = _decayed(p, g, moment, options)
+        p, g = decayed(p, g, moment, options, decoupled=options["decoupled_weight_decay"])
         beta1, beta2 = options["betas"]
         m = slots["exp_avg"] + (1.0 - beta1) * (g - slots["exp_avg"])
         v = beta2 * slots["exp_avg_sq"] + (1.0 - beta2) * (g * g)
@@ -189,7 +189,7 @@ class RAdam(Optimizer):
         moment: Moment,
         options: Mapping[str, Any],
     ) -> Rule:
-        p, g = _decayed(p, g, moment, options)
+        p, g = decayed(p, g, moment, options, decoupled=options["decoupled_weight_decay"])
         beta1, beta2 = options["betas"]
         m = slots["exp_avg"] + (1.0 - beta1) * (g - slots["exp_avg"])
         v = beta2 * slots["exp_avg_sq"] + (1.0 - beta2) * (g * g)
@@ -248,19 +248,8 @@ class Lion(Optimizer):
         moment: Moment,
         options: Mapping[str, Any],
     ) -> Rule:
-        p, g = _decayed(p, g, moment, {**options, "decoupled_weight_decay": True})
+        p, g = decayed(p, g, moment, options, decoupled=True)
         beta1, beta2 = options["betas"]
         direction = ops.sign(beta1 * slots["exp_avg"] + (1.0 - beta1) * g)
         m = beta2 * slots["exp_avg"] + (1.0 - beta2) * g
         return Rule(p - moment.lr * direction, {"exp_avg": m})
-
-
-def _decayed(
-    p: Value, g: Value, moment: Moment, options: Mapping[str, Any]
-) -> tuple[Value, Value]:
-    """Parameter and gradient with the weight decay on the one or the other."""
-    if not options["decoupled_weight_decay"]:
-        return p, descent(p, g, options)
-    g = -g if options["maximize"] else g
-    decay = options["weight_decay"]
-    return (p * (1.0 - moment.lr * decay) if decay else p), g

@@ -11,6 +11,7 @@ from graphc import ops, tree
 from graphc.dsl import StateValue, state_value_of, substitute
 from graphc.errors import StateError
 from graphc.graph import Value
+from graphc.optim.optimizer import distinct
 from graphc.source import here
 from graphc.state import StateCell, prepare_cells
 from graphc.types import TensorType, int64
@@ -40,7 +41,7 @@ class EMA:
         for value in dict.fromkeys(tree.leaves(parameters)):
             if not isinstance(value, StateValue):
                 raise StateError(f"EMA: {value!r} is no parameter", here())
-            name = _new_name(value.cell.name or "parameter", names)
+            name = distinct(value.cell.name or "parameter", names)
             cell = StateCell(f"{name}.shadow", value.type, value.cell, source=here())
             self._shadows[value] = state_value_of(cell)
 
@@ -116,13 +117,3 @@ class SWA(EMA):
         """Check ``d`` and load nothing yet: the call that does."""
         cells = {s.cell.name: s.cell for s in (*self._shadows.values(), self._count)}
         return prepare_cells("SWA.load_state_dict", cells, d)
-
-
-def _new_name(wanted: str, taken: set[str]) -> str:
-    """``wanted``, told apart from another parameter's of the same name."""
-    name, number = wanted, 1
-    while name in taken:
-        number += 1
-        name = f"{wanted}#{number}"
-    taken.add(name)
-    return name

@@ -27,7 +27,16 @@ from graphc.state import StateCell, prepare_cells
 from graphc.types import DType, TensorType, float64, int64
 from graphc.updates import Updates
 
-__all__ = ["Moment", "Optimizer", "Rule", "descent", "parameter_of", "slopes_of"]
+__all__ = [
+    "Moment",
+    "Optimizer",
+    "Rule",
+    "decayed",
+    "descent",
+    "distinct",
+    "parameter_of",
+    "slopes_of",
+]
 
 _DECAYS = ("betas", "alpha", "rho", "beta")
 _NOT_NEGATIVE = ("eps", "weight_decay", "momentum", "lr_decay", "momentum_decay", "l1")
@@ -215,7 +224,7 @@ class Optimizer:
         target = parameter_of(self._name, parameter)
         if target not in self._slots:
             options = self._options_of(self._group_of(target))
-            key = self._key(target)
+            key = distinct(target.cell.name or "parameter", self._taken)
             self._slots[target] = {
                 name: self._cell(f"{key}.{name}", self._slot_type(name, target.type))
                 for name in self._slot_names(options)
@@ -263,16 +272,6 @@ class Optimizer:
     @property
     def _name(self) -> str:
         return type(self).__name__
-
-    def _key(self, target: StateValue) -> str:
-        """The parameter's name, told apart from another parameter's of the same name."""
-        name = target.cell.name or "parameter"
-        candidate, number = name, 1
-        while candidate in self._taken:
-            number += 1
-            candidate = f"{name}#{number}"
-        self._taken.add(candidate)
-        return candidate
 
     def _cell(self, name: str, type: TensorType) -> StateValue:
         made = state_value_of(StateCell(name, type, source=here()))
@@ -345,6 +344,27 @@ def descent(p: Value, g: Value, options: Mapping[str, Any]) -> Value:
     if options["maximize"]:
         g = -g
     return g + options["weight_decay"] * p if options["weight_decay"] else g
+
+
+def decayed(
+    p: Value, g: Value, moment: Moment, options: Mapping[str, Any], *, decoupled: bool
+) -> tuple[Value, Value]:
+    """Parameter and gradient with the weight decay on the one (decoupled) or the other."""
+    if not decoupled:
+        return p, descent(p, g, options)
+    g = -g if options["maximize"] else g
+    decay = options["weight_decay"]
+    return (p * (1.0 - moment.lr * decay) if decay else p), g
+
+
+def distinct(wanted: str, taken: set[str]) -> str:
+    """``wanted``, told apart from others of the same name, and taken from here on."""
+    name, number = wanted, 1
+    while name in taken:
+        number += 1
+        name = f"{wanted}#{number}"
+    taken.add(name)
+    return name
 
 
 def _rate(name: str, lr: Setting) -> Callable[[Value], Value] | Value:

@@ -7,7 +7,7 @@ from typing import Any
 
 from graphc.graph import Value
 from graphc.operators import call
-from graphc.optim.optimizer import Moment, Optimizer, Rule
+from graphc.optim.optimizer import Moment, Optimizer, Rule, descent
 from graphc.optim.settings import Setting, used
 
 __all__ = ["SGD"]
@@ -71,10 +71,7 @@ class SGD(Optimizer):
         moment: Moment,
         options: Mapping[str, Any],
     ) -> Rule:
-        if options["maximize"]:
-            g = -g
-        if options["weight_decay"]:
-            g = g + options["weight_decay"] * p
+        g = descent(p, g, options)
         if not used(options["momentum"]):
             return Rule(p - moment.lr * g)
         momentum, dampening = options["momentum"], options["dampening"]

@@ -50,7 +50,7 @@ def test_lbfgs_equals_torch(problem: Problem, options: dict[str, Any]) -> None:
         cost.backward()
         return cost
 
-    most = 12 if "line_search_fn" in options else 50  # later, rounding has grown to be visible
+    most = 8 if "line_search_fn" in options else 50  # later, rounding has grown to be visible
     for i in range(max(2, most // options.get("max_iter", 20))):
         theirs.step(closure)
         step(updates)
