@@ -1,4 +1,4 @@
-"""What passes that graphc does not have would gain: ``python -m benchmarks choices``.
+"""What passes gain, and what those would that graphc lacks: ``python -m benchmarks choices``.
 
 ::
 
@@ -8,6 +8,8 @@
     loops      two directions        one after the other, and as one loop (what ``merge`` does)
     order      a whole training step how long its workers wait at barriers: no other order, by
                                      critical path or otherwise, can gain more than that
+    kept       a forward pass  that packs its weights at each call, and what ``keep`` does, also
+                     where somebody writes the weights between calls
 
 Medians of blocks in turn, in this process, on all threads.
 """
@@ -17,6 +19,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,11 +37,12 @@ ROUNDS = 10
 PRODUCTS = ((8, 64), (32, 256), (128, 256), (512, 768))
 UPDATES = ((12, 64), (48, 64), (48, 1024), (200, 1024))
 LOOPS = ((8, 32), (32, 64), (8, 128), (32, 256))
+KEPT = ((64, 768), (256, 768))
 
 
 def choices_table(seconds: float = 0.25) -> str:
     """The tables; each row takes about ``seconds`` in its blocks."""
-    tables = (table(seconds) for table in (_products, _updates, _loops, _order))
+    tables = (table(seconds) for table in (_products, _updates, _loops, _order, _kept))
     return "\n\n".join("\n".join(lines) for lines in tables)
 
 
@@ -188,3 +192,23 @@ def _order(seconds: float) -> list[str]:
             _row(name, f"{best.seconds * 1e6:,.0f} µs", f"{busy * 1e6:,.0f} µs", waiting)
         )
     return lines
+
+
+def _kept(seconds: float) -> list[str]:
+    lines = _head("two linear layers, forward", "packed at each call", "kept", "written each time")
+    for rows, width in KEPT:
+        x = gc.observed("x", (rows, width))
+        net = nn.Linear(width, 4 * width) >> nn.GELU() >> nn.Linear(4 * width, width)
+        each = gc.compile([x], net(x), memory_budget=1 << 40)  # which keeps nothing
+        kept = gc.compile([x], net(x))
+        (given,) = _drawn([x])
+        calls = [partial(each, given), partial(kept, given), partial(_rewritten, kept, given)]
+        lines.append(_row(f"{rows}x{width}", *_times(*_medians(calls, seconds))))
+    return lines
+
+
+def _rewritten(program: gc.Executable, given: Any) -> None:
+    for cell in program.states:
+        with cell.buffer.writing():
+            pass
+    program(given)

@@ -44,7 +44,7 @@ __all__ = ["pack_operands"]
 #: a packed element must be read this often to pay for its copy
 _LEAST_REUSE = 96
 #: the same where the copy is made once for many calls
-_LEAST_REUSE_LASTING = 12
+_LEAST_REUSE_LASTING = 48
 #: the same where both operands can be read in lanes along the reduced axis as they are
 _LEAST_REUSE_ALONG = 128
 #: a turned row must be read this often

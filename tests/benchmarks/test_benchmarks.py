@@ -220,8 +220,11 @@ def test_alternatives_are_timed_beside_what_is_done(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(choices, "PRODUCTS", ((2, 8),))
     monkeypatch.setattr(choices, "UPDATES", ((2, 8),))
     monkeypatch.setattr(choices, "LOOPS", ((2, 4),))
+    monkeypatch.setattr(choices, "KEPT", ((64, 16),))
     monkeypatch.setattr(choices, "PROGRAMS", {"mlp": choices.PROGRAMS["mlp"]})
-    products, updates, loops, order = choices.choices_table(0.001).split("\n\n")
+    tables = choices.choices_table(0.001).split("\n\n")
+    products, updates, loops, order, kept = tables
     assert len(products.splitlines()) == len(loops.splitlines()) == 4
+    assert len(kept.splitlines()) == 3
     assert len(updates.splitlines()) == len(order.splitlines()) == 3
     assert order.splitlines()[-1].endswith("% |")

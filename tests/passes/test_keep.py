@@ -17,7 +17,7 @@ from graphc.schedule_interpret import interpret_schedule
 from graphc.schedule_text import parse_schedule, print_schedule
 from graphc.schedule_verify import verify_schedule
 
-ROWS, WIDTH = 24, 48
+ROWS, WIDTH = 64, 48
 Array = np.ndarray[Any, Any]
 
 

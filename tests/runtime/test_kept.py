@@ -28,7 +28,7 @@ def _given(*shape: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def _network(rows: int = 32) -> tuple[nn.Linear, gc.Value, gc.Executable]:
+def _network(rows: int = 64) -> tuple[nn.Linear, gc.Value, gc.Executable]:
     net, x = nn.Linear(WIDTH, WIDTH), gc.observed("x", (rows, WIDTH))
     return net, x, gc.compile([x], net(x), backend="llvm")
 
@@ -39,7 +39,7 @@ def _kept(run: gc.Executable) -> list[kept.Kept]:
     return found
 
 
-def _check(net: nn.Linear, run: gc.Executable, rows: int = 32) -> None:
+def _check(net: nn.Linear, run: gc.Executable, rows: int = 64) -> None:
     """The results are those of the parameters of now, in float64."""
     given = _given(rows, WIDTH)
     state = {name: a.astype(np.float64) for name, a in net.state_dict().items()}
@@ -57,7 +57,7 @@ def _forget(run: gc.Executable) -> None:
 
 def test_what_is_kept_is_read_and_has_the_same_bits() -> None:
     _, _, run = _network()
-    given = _given(32, WIDTH)
+    given = _given(64, WIDTH)
     first = run(given)
     (array,) = _kept(run)[0].arrays.values()
     before = array.copy()
@@ -126,7 +126,7 @@ def test_another_program_trains() -> None:
     step = gc.compile([x], loss, optim.SGD(lr=0.5).minimize(loss), backend="llvm")
     for seed in range(3):
         _check(net, run)
-        step(_given(32, WIDTH, seed=seed))
+        step(_given(64, WIDTH, seed=seed))
         _check(net, run)
 
 
@@ -152,7 +152,7 @@ def test_programs_share_what_is_the_same() -> None:
     many = gc.compile([other], ops.tanh(net(other)), backend="llvm")
     _check(net, run)
     (own,) = _kept(run)
-    for count in (16, 40):
+    for count in (50, 96):
         many(_given(count, WIDTH))
         assert _kept(many)[0].shared is own.shared
         ran = {t.name for t in many.profile(_given(count, WIDTH)).launches}
@@ -200,14 +200,14 @@ def test_threads_see_whole_versions() -> None:
     of one version.
     """
     net, _, run = _network()
-    rows = gc.observed("rows", (24, WIDTH))
+    rows = gc.observed("rows", (48, WIDTH))
     second = gc.compile([rows], net(rows) * 1.0, backend="llvm")
     cell = net.weight.node.attrs["state"]
     bias = net.bias.node.attrs["state"]
     bias.set(np.zeros(WIDTH, np.float32))
     base, done, wrong = _given(WIDTH, WIDTH, seed=1), threading.Event(), []
     cell.set(base)
-    calls = [(run, _given(32, WIDTH)), (second, _given(24, WIDTH))]
+    calls = [(run, _given(64, WIDTH)), (second, _given(48, WIDTH))]
     once = [program(given) for program, given in calls]
 
     def call(n: int) -> None:
@@ -266,12 +266,12 @@ def test_a_child_that_changes_a_state_changes_its_own() -> None:
 def test_constants_count() -> None:
     """Two programs that differ in a constant alone do not share."""
     weight = gc.parameter(_given(WIDTH, WIDTH)).named("weight")
-    x = gc.observed("x", (32, WIDTH))
+    x = gc.observed("x", (64, WIDTH))
     scales = [np.linspace(1, n, WIDTH * WIDTH, dtype=np.float32) for n in (2, 3)]
     runs = [
         gc.compile([x], x @ (weight * s.reshape(WIDTH, WIDTH)).T, backend="llvm") for s in scales
     ]
-    given, w = _given(32, WIDTH), weight.node.attrs["state"].numpy().astype(np.float64)
+    given, w = _given(64, WIDTH), weight.node.attrs["state"].numpy().astype(np.float64)
     for run, scale in zip(runs, scales, strict=True):
         wanted = given.astype(np.float64) @ (w * scale.reshape(WIDTH, WIDTH)).T
         np.testing.assert_allclose(run(given), wanted, rtol=2e-4, atol=2e-4)
