@@ -18,17 +18,13 @@ from graphc.types import bool_, int8
 
 __all__ = ["address", "emit_load", "emit_store"]
 
-_LARGEST = 2**31 - 1
-
 
 def address(k: Context, tensor: KernelTensor, index: Sequence[Term]) -> Tile:
     """Where an access goes: ``pointer + offset``, over the dimensions of the index."""
     flat = flat_offset(tensor, index)
     parts = [(k.index(a), c) for a, c in flat.axes.items()]
     parts += [(k.value(t), c) for t, c in flat.atoms.items()]
-    elements = tensor.type.elements
-    wide = isinstance(elements, int) and elements > _LARGEST
-    offset = k.weighted_sum(parts, flat.constant, wide)
+    offset = k.weighted_sum(parts, flat.constant, k.exceeds(tensor.type.shape))
     pointer = k.pointers[tensor.name]
     text = pointer if offset.number == 0 else f"{pointer} + {offset.text}"
     return Tile(text, tensor.type.dtype, offset.axes)

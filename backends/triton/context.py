@@ -36,8 +36,10 @@ from graphc.nest import affine
 from graphc.records import dataclass
 from graphc.types import Dim, DType, Extent, Quotient, int64
 
-__all__ = ["Context", "Coordinate", "extent_text"]
+__all__ = ["LARGEST", "Context", "Coordinate", "extent_text", "most_elements"]
 
+#: the largest number of 32 bits
+LARGEST = 2**31 - 1
 #: longer expressions get a line of their own
 _LONGEST = 60
 _ALWAYS_WIDE = {"&", "|", "^", "~", "<<", ">>", "pow", "+", "-", "*", "neg", "abs", "sign"}
@@ -74,6 +76,27 @@ def extent_text(extent: Extent, names: Mapping[str, str]) -> str:
                 factors.append(f"({extent_text(atom.size, names)} {sign} {atom.by})")
         parts.append(" * ".join(factors))
     return f"({' + '.join(parts)})"
+
+
+def most_elements(shape: Sequence[Extent], bounds: Mapping[str, int | None]) -> int | None:
+    """The most elements that a tensor can have; None where some size has no bound.
+
+    >>> b = Dim("B")
+    >>> most_elements((b, 3), {"B": 10}), most_elements((b, 3), {"B": None})
+    (30, None)
+    """
+    total: Extent = math.prod(shape)
+    if isinstance(total, int):
+        return total
+    dims = {total} if isinstance(total, Dim) else total.dims
+    known = {d: bound for d in dims if (bound := bounds[d.name]) is not None}
+    if len(known) < len(dims):
+        return None
+    if isinstance(total, Dim):
+        return known[total]
+    value = total.evaluate(known)
+    assert isinstance(value, int)
+    return value
 
 
 class Context:
@@ -160,7 +183,20 @@ class Context:
 
     def index(self, axis: str) -> Tile:
         c = self.coordinates[axis]
-        return Tile(c.text, int64, (axis,) if c.size > 1 else (), narrow=True)
+        dims = (axis,) if c.size > 1 else ()
+        return Tile(c.text, int64, dims, narrow=not self.is_large(axis))
+
+    def is_large(self, axis: str) -> bool:
+        """Whether places on an axis may need 64 bits."""
+        return self.exceeds((self.kernel.extents[axis],))
+
+    def exceeds(self, shape: Sequence[Extent]) -> bool:
+        """Whether a tensor may have more elements than 32 bits count. Sizes without a bound are
+        taken to be small: what binds them refuses others.
+        """
+        bounds = {s.name: s.max for s in self.kernel.sizes}
+        elements = most_elements(shape, bounds)
+        return elements is not None and elements > LARGEST
 
     def name(self, term: Term, tile: Tile, hint: str = "t") -> Tile:
         """The tile with a line of its own, where the kernel's text names it or it is used again."""

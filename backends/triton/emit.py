@@ -200,6 +200,8 @@ class _Emitter:
         block = self.tiling.nest.block[axis]
         if block == 1:
             return Coordinate(axis, self.source.let(place, axis), 1)
+        if self.k.is_large(axis):
+            place = f"tl.cast({place}, tl.int64)"
         return self.range(axis, f"{place} * {block}", block)
 
     def is_whole(self, axis: str) -> bool:
@@ -336,13 +338,14 @@ class _Emitter:
     def bounds(self, step: Loop, extent: str, size: int) -> tuple[str, str, bool]:
         """Where a loop starts and stops, and whether it starts at a multiple of its tile."""
         start, stop, aligned = "0", extent, True
+        kind = self.kind(step.axis)
         if step.lower is not None:
             low = self.k.index_value(step.lower).text
-            start = self.source.let(f"tl.maximum({low}, 0).to(tl.int32)", "start")
+            start = self.source.let(f"tl.maximum({low}, 0).to({kind})", "start")
             aligned = size == 1
         if step.upper is not None:
             high = self.k.index_value(step.upper).text
-            stop = self.source.let(f"tl.minimum({high}, {extent}).to(tl.int32)", "stop")
+            stop = self.source.let(f"tl.minimum({high}, {extent}).to({kind})", "stop")
         for trip in step.passes:
             if trip.where is not None and step.lower is None and step.upper is None:
                 start, stop = self.narrowed(trip.where, step.axis, start, stop, size)
@@ -352,6 +355,7 @@ class _Emitter:
         self, where: Term, axis: str, start: str, stop: str, size: int
     ) -> tuple[str, str]:
         """Bounds that a predicate implies for all points of the open tiles; the predicate stays."""
+        kind = self.kind(axis)
         for test in _conjuncts(where):
             for own, op, other in _seen_from(test, axis):
                 bound = self.known(other)
@@ -359,12 +363,16 @@ class _Emitter:
                     continue
                 if op in ("<", "<="):
                     most = self.extreme(bound, "max") + (" + 1" if op == "<=" else "")
-                    stop = self.source.let(f"tl.minimum({most}, {stop}).to(tl.int32)", "stop")
+                    stop = self.source.let(f"tl.minimum({most}, {stop}).to({kind})", "stop")
                 else:
                     least = self.extreme(bound, "min")
                     first = f"tl.maximum({least}, 0) // {size} * {size}"
-                    start = self.source.let(f"({first}).to(tl.int32)", "start")
+                    start = self.source.let(f"({first}).to({kind})", "start")
         return start, stop
+
+    def kind(self, axis: str) -> str:
+        """The type of places on an axis."""
+        return "tl.int64" if self.k.is_large(axis) else "tl.int32"
 
     def known(self, term: Term) -> Tile | None:
         if isinstance(term, AxisIndex):
@@ -388,7 +396,10 @@ class _Emitter:
         free: Extent = _product(shape[n] for n in step.free)
         index = self.source.fresh("fill")
         with self.k.block(f"for {index} in range(0, {self.k.extent(free)}, {_FILL_POINTS}):"):
-            point = self.source.let(f"{index} + tl.arange(0, {_FILL_POINTS})", "point")
+            points = f"{index} + tl.arange(0, {_FILL_POINTS})"
+            if self.k.exceeds(shape):
+                points = f"tl.cast({index}, tl.int64) + tl.arange(0, {_FILL_POINTS})"
+            point = self.source.let(points, "point")
             self.fill_tile(step, point, free, typed)
         self.source.line("tl.debug_barrier()")
 
@@ -410,7 +421,10 @@ class _Emitter:
                 c = self.k.coordinates[term.axis]
                 own = [":" if a == term.axis else "None" for a in dims] + ["None"]
                 suffix = f"[{', '.join(own)}]" if c.size > 1 else ""
-                texts.append(_times(c.text + suffix, step_text))
+                own_text = c.text + suffix
+                if self.k.exceeds(shape):
+                    own_text = f"tl.cast({own_text}, tl.int64)"
+                texts.append(_times(own_text, step_text))
                 if c.valid is not None:
                     tests.append(f"{c.valid.text}{suffix if c.size > 1 else ''}")
                 continue

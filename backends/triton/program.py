@@ -22,6 +22,7 @@ from graphc.backend import Plan
 from graphc.backends.triton.array import Array, Pool, Shared, is_device_array, take
 from graphc.backends.triton.binding import Binding, bytes_of
 from graphc.backends.triton.compiler import CompiledKernel, compile_kernels
+from graphc.backends.triton.context import LARGEST, most_elements
 from graphc.backends.triton.control import described
 from graphc.backends.triton.driver import Driver, Function
 from graphc.backends.triton.emit import CHECK_LIMIT
@@ -34,7 +35,7 @@ from graphc.backends.triton.tiling import GpuTiling
 from graphc.backends.triton.toolchain import Target
 from graphc.backends.triton.tuning import tuned_jobs
 from graphc.bind import Parameter, bind_arguments
-from graphc.errors import BindError, RuntimeCheckError
+from graphc.errors import BackendError, BindError, RuntimeCheckError
 from graphc.memory import StateBuffer, StateLocks, address_of
 from graphc.records import dataclass
 from graphc.schedule import Buffer, Copy, Launch, Schedule, bind_sizes, place_buffers
@@ -151,6 +152,7 @@ class Program(Inspected):
             binding = self._bindings.get(key)
             if binding is None:
                 bound = bind_sizes(self.schedule, sizes)
+                _check_addressed(self.schedule, bound)
                 if self._plan is not None:
                     bound = place_buffers(bound, self._plan(bound))
                 binding = Binding(
@@ -325,6 +327,19 @@ class Program(Inspected):
         for copy, target, nbytes in kept:
             self.driver.copy_within(target, copy, nbytes)
             self._pool.give(copy, nbytes)
+
+
+def _check_addressed(schedule: Schedule, bound: Schedule) -> None:
+    """BackendError for buffers larger than the kernels, which know bounds of sizes, count with."""
+    bounds = {dim.name: dim.max for dim in schedule.sizes}
+    for buffer, sized in zip(schedule.buffers, bound.buffers, strict=True):
+        elements = sized.type.elements
+        assert isinstance(elements, int)
+        if elements > LARGEST and most_elements(buffer.type.shape, bounds) is None:
+            raise BackendError(
+                f"{schedule.name}: {buffer.name} has {elements:,} elements; kernels of sizes that "
+                f"have no bound count up to {LARGEST:,}: give Dim(..., max=)"
+            )
 
 
 def _is_exact(arg: Any, type_: TensorType) -> bool:
