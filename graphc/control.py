@@ -168,7 +168,8 @@ def cond(
     """``f(*args)`` where the bool scalar ``p`` holds, else ``g(*args)``: only one of them runs.
 
     Both return structures of the same types. What neither computes from ``args`` is computed in
-    any case: pass as arguments what a branch should compute with.
+    any case, but for a ``while_loop``, which might not end: pass as arguments what a branch should
+    compute with.
 
     >>> import graphc as gc
     >>> x = gc.observed("x", (3,))
@@ -192,7 +193,9 @@ def cond(
         held = updated_states(second, arguments, middle) | held
         branches = [carry_states(first, held, start), carry_states(second, held, middle)]
         results = [[*b.outputs, *b.after] for b in branches]
-        both, captures = close_body([*results[0], *results[1]], [*arguments, *held.values()])
+        both, captures = close_body(
+            [*results[0], *results[1]], [*arguments, *held.values()], begin=start
+        )
         out = apply_all(
             "cond",
             choice,

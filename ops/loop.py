@@ -85,19 +85,21 @@ def read_once(value: Value) -> Value:
 
 
 def close_body(
-    outputs: Sequence[Value], arguments: Sequence[Value]
+    outputs: Sequence[Value], arguments: Sequence[Value], begin: int | None = None
 ) -> tuple[Graph, tuple[Value, ...]]:
     """The graph of a body, and its captures: outside values, which become its last inputs.
 
     ``arguments`` are the argument sources that the body was traced with. What depends on none of
-    them and on nothing else outside (constants made inside) stays in the body.
+    them and on nothing else outside (constants made inside) stays in the body. So do ``while``
+    loops made after node ``begin``, if it is given: they may not end where the body does not run.
     """
     nodes = ancestors(outputs)
     given = {id(v) for v in arguments}
     inside: set[Node] = {v.node for v in arguments}
     local: set[Node] = set()
     for node in nodes:
-        if any(v.node in inside for v in node.inputs):
+        held = node.op == "while" and begin is not None and node.serial > begin
+        if held or any(v.node in inside for v in node.inputs):
             inside.add(node)
         elif all(v.node in local for v in node.inputs) and _is_local(node) and node not in inside:
             local.add(node)

@@ -187,6 +187,20 @@ def test_a_branch_and_its_gradient(sign: float) -> None:
     np.testing.assert_allclose(slope, right, rtol=1e-5, atol=1e-6)
 
 
+def test_a_while_loop_runs_in_its_branch_alone() -> None:
+    """Of captured values only, and without end where the other branch is taken."""
+    x = gc.observed("x", (), gc.float64)
+
+    def doubled() -> gc.Value:
+        (end,) = gc.while_loop(lambda c: c[0] < 100.0, lambda c: (c[0] * x,), (x,))
+        return end + 1.0
+
+    power = gc.cond(x > 1.0, doubled, lambda: -x)
+    run = gc.compile([x], power)
+    assert run(np.float64(3.0)) == 244.0
+    assert run(np.float64(0.5)) == -0.5
+
+
 def test_a_branch_inside_a_loop() -> None:
     xs = gc.observed("xs", (6,))
 
