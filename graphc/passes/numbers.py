@@ -116,9 +116,12 @@ def measure(candidate: Candidate) -> Numbers:
             times = candidate.size(missing)
             if times > 1:
                 recomputation[view.key] = times
+    stored = [v.axes for v in direct if v.key in candidate.stored]
     for view in candidate.views if candidate.inlined else ():
-        if view.key in candidate.inlined and grid:
-            times = candidate.size(grid) // max(1, candidate.size(view.axes))
+        if view.key in candidate.inlined:
+            # once for all points along what it lacks, but at each place that other axes make
+            reached = [grid, *(axes for axes in stored if not view.axes <= axes)]
+            times = max(map(candidate.size, reached)) // max(1, candidate.size(view.axes))
             if times > 1:  # several points read the same element
                 recomputation[view.key] = times
     depth = _depths(direct)

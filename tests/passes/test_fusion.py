@@ -253,10 +253,13 @@ def test_a_part_of_a_computed_value_as_an_output(stop: int) -> None:
     check_levels([x], [ops.exp(x)[:stop], ops.exp(x)[:, :2].T])
 
 
-def test_a_product_is_not_computed_again_for_each_element_of_a_window() -> None:
-    """The gradient of a maximum reads what is behind it once for each place of its window."""
+@pytest.mark.parametrize("rectified", [nn.functional.relu, lambda x: ops.maximum(x, 0.0)])
+def test_a_product_is_not_computed_again_for_each_element_of_a_window(rectified: Rows) -> None:
+    """The gradient of a maximum reads what is behind it once for each place of its window; that of
+    ``maximum`` in two ways, whose axes are not the same.
+    """
     x, w = gc.observed("x", (2, 3, 8, 8)), gc.observed("w", (4, 3, 3, 3))
-    pooled = ops.max_pool(nn.functional.relu(x), (2, 2), (2, 2), 0)
+    pooled = ops.max_pool(rectified(x), (2, 2), (2, 2), 0)
     y = ops.convolution(pooled, w, padding=1)
     compiled = check_levels([x, w], [gc.grad((y * y).sum(), x)])
     contractions = [k for c in compiled.calls if "contract" in (k := print_kernel(c.kernel))]
