@@ -416,16 +416,17 @@ class TileOps:
         if value.dtype is bool_:
             wide = self.k.apply("i32", [value], int32)
             return self.k.apply("bool", [self._extreme(wide, name)], bool_)
+        if value.dtype.itemsize < 4:  # exact in the type that Triton would give the result
+            wider = int32 if value.dtype.is_integer else float32
+            wide = Tile(f"({value.text}).to({DTYPE_TEXT[wider.short]})", wider, value.axes)
+            found = self._extreme(wide, name)
+            text = f"({found.text}).to({DTYPE_TEXT[value.dtype.short]})"
+            return Tile(text, value.dtype, found.axes)
         if value.dtype == int64 and value.narrow:
             call = self._reduced(value, lambda text, axis: f"tl.{name}({text}, axis={axis})")
             return Tile(call.text, int64, call.axes, narrow=True)
         if value.dtype.is_integer:
             return self._reduced(value, lambda text, axis: f"tl.{name}({text}, axis={axis})")
-        if value.dtype.itemsize == 2:  # exact in f32
-            wide = Tile(f"({value.text}).to(tl.float32)", float32, value.axes)
-            single = self._extreme(wide, name)
-            return Tile(f"({single.text}).to({DTYPE_TEXT[value.dtype.short]})", value.dtype,
-                        single.axes)
         combine = self.folds.combiner(name, (value.dtype,))
         return self._reduced(value, lambda text, axis: f"tl.reduce({text}, {axis}, {combine})")
 

@@ -60,6 +60,26 @@ def test_single_precision_is_exact_unless_asked() -> None:
     assert resources_of(exact.code)["stack"] == resources_of(fast.code)["stack"] == 0
 
 
+EXTREMES = """kernel extremes
+  axes i:37 j:129
+  parallel i
+  in x {0}[37,129]
+  out most {0}[37], at i64[37]
+  v = load x[i, j]
+  m, n = reduce argmax v; j over j
+  store most[i] = m
+  store at[i] = n"""
+
+
+@pytest.mark.parametrize("dtype", ["i8", "u8"])
+def test_extremes_keep_their_type_through_loops(dtype) -> None:
+    """Triton widens what it takes the extreme of; the interpreter does not mind, its compiler
+    does.
+    """
+    made = compile_kernel(Job(parse_kernel(EXTREMES.format(dtype))), TARGETS["sm_90"], Cache(None))
+    assert made.code.binary[:4] == b"\x7fELF"
+
+
 def test_other_vendors_get_code_too() -> None:
     made = compile_kernel(Job(of_zoo("softmax")), TARGETS["gfx942"], Cache(None))
     assert "amdgcn" in made.code.texts
