@@ -34,6 +34,9 @@ block (``None`` until planned) and may overlap where their lifetimes do not. A `
 zero at the start of a call, of a 0-d type: loop counters (``i64``), predicates, run-time scalars
 of kernels. A loop changes which slice is used through cells only.
 
+**State.** Nothing before ``commit`` writes a state; ``commit`` ends the call when a check has
+failed or an interrupt came; nothing after it can fail. So a call does all of its updates or none.
+
 **Kept.** ``renew (w) { launch pack(w -> packed) }`` comes first. Its body runs where a state that
 it names has another version than when it last ran to its end; else the ``kept`` buffers that it
 writes hold what they did. So work of states alone, which no statement of this schedule writes, is
