@@ -221,8 +221,11 @@ def may_share(kernel: Kernel, source: str, target: str) -> bool:
         return False
     late = [s for s in others if kernel.stores.index(s) > kernel.stores.index(stores[0])]
     read = _reached(stores[0].operands)
-    if any(load not in read and load in _reached(s.operands) for s in late for load in loads):
-        return False  # it would be read after the store at the same point
+    parallel = frozenset(kernel.parallel)
+    for load in (t for t in loads if any(t in _reached(s.operands) for s in late)):
+        # it would be read after the store at the same point, or again in a second loop over a row
+        if load not in read or not load.axes <= parallel:
+            return False
     return all(load.index == stores[0].index for load in loads) and not _is_reduced(kernel, loads)
 
 

@@ -9,7 +9,9 @@ import pytest
 
 import graphc as gc
 from graphc import nn, ops, optim
+from graphc.kernel.text import parse_kernel
 from graphc.passes.memory import plan_memory
+from graphc.passes.schedule import may_share
 from graphc.schedule import Schedule, bind_sizes, place_buffers
 from graphc.schedule_text import parse_schedule
 from graphc.schedule_verify import verify_schedule
@@ -252,3 +254,33 @@ def test_explain_says_what_is_alive_at_once() -> None:
     assert "at the peak" in str(program.explain())
     wasted = replace(program.explain(), peak=4096, bound=2048)
     assert "intermediate results: 4.0 KB at the peak, 2.0 KB alive at once" in str(wasted)
+
+
+TWO_PRODUCTS = """kernel two_products
+  axes i:12 j:4
+  parallel i j
+  in d f64[12,4], e f64[12]
+  out first f64[12,4], second f64[12,4]
+  d = load d[i, j]
+  e = load e[i]
+  store first[i, j] = d * e
+  store second[i, j] = d * (e + 1.0)
+"""
+#: the same by rows: a loop over j writes ``first``, another one ``second``
+BY_ROWS = """kernel by_rows
+  axes i:12 j:4
+  parallel i
+  in d f64[12,4], e f64[12]
+  out first f64[12,4], sums f64[12], second f64[12,4]
+  d = load d[i, j]
+  e = load e[i]
+  store first[i, j] = d * e
+  store sums[i] = e + 1.0
+  store second[i, j] = d * (e + 1.0)
+"""
+
+
+def test_a_row_that_a_second_loop_reads_again_is_not_overwritten() -> None:
+    assert may_share(parse_kernel(TWO_PRODUCTS), "d", "first")
+    assert not may_share(parse_kernel(BY_ROWS), "d", "first")
+    assert may_share(parse_kernel(BY_ROWS), "d", "second")  # nothing reads it after that
