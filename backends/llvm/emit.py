@@ -50,6 +50,7 @@ from graphc.types import DType, Extent
 
 __all__ = ["emit_kernel", "emit_nest", "grid_blocks", "scratch_bytes"]
 
+
 def emit_kernel(kernel: Kernel, tiling: Tiling, target: Target, symbol: str = "kernel") -> str:
     """LLVM IR of a kernel, for the target's code generator. KernelError where the tiling does not
     fit.

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from graphc.backends.llvm.access import LINE
 from graphc.backends.llvm.context import vector_lanes
 from graphc.backends.llvm.target import Target
+from graphc.backends.llvm.vecmath import POLYNOMIALS
 from graphc.kernel.terms import Apply, Contract, Kernel, Load, Reduction, Store, Term
 from graphc.nest import Folding, Tiling, flat_offset
 from graphc.records import dataclass
@@ -38,8 +39,8 @@ _NEAR_TILES, _FAR_TILES = 4, 16
 _NEAR_PANEL = 16 * 1024
 #: outputs of this size leave no room for anything else in the caches
 STREAM_BYTES = 16 << 20
-_TRANSCENDENTAL = {"exp", "exp2", "expm1", "log", "log2", "log1p", "tanh", "sigmoid", "erf", "pow"}
-_EXPENSIVE = _TRANSCENDENTAL | {"sin", "cos", "tan", "atan", "/", "sqrt", "rsqrt", "bits"}
+#: operations that take many instructions, or one that takes long
+_EXPENSIVE = POLYNOMIALS | {"/", "sqrt", "rsqrt"}
 
 
 def choose_tiling(kernel: Kernel, target: Target) -> Tiling:

@@ -211,7 +211,9 @@ def _may_fail(call: Call) -> bool:
 
 
 def may_share(kernel: Kernel, source: str, target: str) -> bool:
-    """Whether ``target`` may lie where ``source`` lies: every load of it has the store's index."""
+    """Whether ``target`` may lie where ``source`` lies: every load of it has the store's index, and
+    none comes after the store.
+    """
     stores = [s for s in kernel.stores if s.tensor == target]
     loads = [t for t in kernel.terms if isinstance(t, Load) and t.tensor == source]
     if len(stores) != 1 or kernel.tensors[source].type != kernel.tensors[target].type:

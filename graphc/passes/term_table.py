@@ -323,7 +323,7 @@ class TermTable:
         pred = self.both(how.guard, None if term.pred is None else memo[term.pred])
         fill = None if term.fill is None else memo[term.fill]
         if pred is not None and self.never(pred):
-            return fill or self.const(0, term.dtype)
+            return self.const(0, term.dtype) if fill is None else fill
         index = tuple(memo[i] for i in term.index)
         load = self.load(term.tensor, index, term.dtype, pred, fill)
         if how.load is None:
