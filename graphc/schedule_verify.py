@@ -17,11 +17,13 @@ states and constants, which nothing writes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field
 
 from graphc.errors import VerifyError
 from graphc.kernel.terms import Kernel
+from graphc.nest import Nest, why_not_in_place
 from graphc.records import dataclass
 from graphc.routines import Routine, verify_routine
 from graphc.schedule import (
@@ -44,10 +46,15 @@ from graphc.schedule import (
 from graphc.schedule_text import print_statement
 from graphc.types import Extent, TensorType, int64
 
-__all__ = ["verify_schedule"]
+__all__ = ["verify_in_place", "verify_schedule", "verifying"]
 
 _READ_ONLY = ("argument", "constant")
 _WRITTEN_AT_START = ("argument", "state", "constant", "cell")
+
+
+def verifying() -> bool:
+    """Whether ``GRAPHC_VERIFY`` asks to verify what each pass made."""
+    return os.environ.get("GRAPHC_VERIFY", "") not in ("", "0")
 
 
 def verify_schedule(schedule: Schedule) -> None:
@@ -70,6 +77,33 @@ def verify_schedule(schedule: Schedule) -> None:
     for output in schedule.outputs:
         if output.name not in written:
             raise VerifyError(f"{schedule.name}: nothing writes the output {output.name!r}")
+
+
+def verify_in_place(schedule: Schedule, nest_of: Callable[[Kernel], Nest]) -> None:
+    """Raise a VerifyError where a launch writes over what its loops read again.
+
+    ``schedule`` has its buffers' offsets; ``nest_of`` gives the loops that a backend runs for a
+    kernel. What two launches do to each other's buffers is ``verify_schedule``'s.
+    """
+    overlaps = _overlaps(schedule)
+    nests: dict[str, Nest] = {}
+    for launch in walk(schedule.body):
+        if not isinstance(launch, Launch):
+            continue
+        kernel = schedule.launched(launch.kernel)
+        for target, written in zip(kernel.outputs, launch.outputs, strict=True):
+            near = {written, *overlaps.get(written, ())}
+            over = [
+                t.name for t, read in zip(kernel.inputs, launch.inputs, strict=True) if read in near
+            ]
+            if near.intersection(launch.scalars) or (over and isinstance(kernel, Routine)):
+                raise _fail(schedule, f"writes {written!r} over what each block reads", launch)
+            for source in over:
+                assert isinstance(kernel, Kernel)
+                nest = nests.setdefault(kernel.name, nest_of(kernel))
+                reason = why_not_in_place(nest, source, target.name)
+                if reason is not None:
+                    raise _fail(schedule, f"writes {written!r} in place, but {reason}", launch)
 
 
 def _starts_written(buffer: Buffer) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from graphc.backend import Plan
+from graphc.backends.llvm import windows
 from graphc.backends.llvm.compiler import compile_kernel
 from graphc.backends.llvm.native import native
 from graphc.backends.llvm.pack import pack_operands
@@ -18,7 +19,9 @@ from graphc.backends.llvm.target import host_target
 from graphc.errors import BackendError
 from graphc.kernel.terms import Kernel
 from graphc.memory import StateBuffer
-from graphc.schedule import Launch, Schedule, walk
+from graphc.nest import Nest, build_nest
+from graphc.schedule import Launch, Schedule, place_buffers, walk
+from graphc.schedule_verify import verify_in_place, verifying
 from graphc.types import TensorType
 
 __all__ = ["BACKEND", "LlvmBackend"]
@@ -78,7 +81,24 @@ class LlvmBackend:
             k.name: compile_kernel(k, stream=k.name not in unaligned) for k in schedule.kernels
         }
         kernels |= {routine.name: compile_routine(routine) for routine in schedule.routines}
+        if plan is not None and verifying():
+            plan = _verified(plan)
         return Program(schedule, kernels, states=states, constants=constants, plan=plan, slow=slow)
+
+
+def _verified(plan: Plan) -> Plan:
+    """The plan, compared with the loops that run under it."""
+
+    def verified(schedule: Schedule) -> Mapping[str, int]:
+        offsets = plan(schedule)
+        verify_in_place(place_buffers(schedule, offsets), _nest)
+        return offsets
+
+    return verified
+
+
+def _nest(kernel: Kernel) -> Nest:
+    return build_nest(kernel, windows.choose(kernel, host_target()))
 
 
 def _writing_to_arguments(schedule: Schedule) -> set[str]:

@@ -4,10 +4,12 @@ The kernel says what is computed, the tiling how; the nest is where they meet: a
 the order in which they run. Values are placed by demand: each in the outermost loop in which all
 its axes are open, reductions before the loop that reads them. A backend translates steps and never
 looks for anything in the kernel's text. ``steps`` has the words, ``build`` places the values,
-``indices`` reads addresses, ``text`` prints.
+``indices`` reads addresses, ``in_place`` proves
+that results may lie over operands, ``text`` prints.
 """
 
 from graphc.nest.build import build_nest
+from graphc.nest.in_place import why_not_in_place
 from graphc.nest.indices import Affine, affine
 from graphc.nest.offsets import flat_offset, strides
 from graphc.nest.steps import (
@@ -57,4 +59,5 @@ __all__ = [
     "flat_offset",
     "print_nest",
     "strides",
+    "why_not_in_place",
 ]

@@ -44,7 +44,7 @@ from graphc.passes.simplify import simplify
 from graphc.passes.term_table import TermTable
 from graphc.records import dataclass
 from graphc.schedule_text import print_schedule
-from graphc.schedule_verify import verify_schedule
+from graphc.schedule_verify import verify_schedule, verifying
 from graphc.verify import verify as verify_graph
 
 __all__ = ["GRAPH_PASSES", "Compiled", "compile_graph", "optimize"]
@@ -90,7 +90,7 @@ def optimize(
     """``graph`` after the graph passes; ``program`` names it in dumps."""
     for name, rewrite in passes:
         graph = rewrite(graph)
-        if _verifying():
+        if verifying():
             verify_graph(graph)
         _dump(program, f"graph.{name.replace(' ', '_')}.txt", graph.text)
     return graph
@@ -118,7 +118,7 @@ def compile_graph(
     made = make_schedule(block, name)
     made = keep_results(made) if keep else made
     scheduled = replace(made, schedule=reuse_arguments(made.schedule, donated))
-    if _verifying():
+    if verifying():
         for call in scheduled.calls:
             if isinstance(call, KernelCall):
                 verify_kernel(call.kernel)
@@ -162,10 +162,6 @@ def _block(
 
 def _text(call: KernelCall | RoutineCall) -> str:
     return print_kernel(call.kernel) if isinstance(call, KernelCall) else f"{call.routine}\n"
-
-
-def _verifying() -> bool:
-    return os.environ.get("GRAPHC_VERIFY", "") not in ("", "0")
 
 
 def _dump(program: str, name: str, text: Callable[[], str]) -> None:

@@ -20,6 +20,12 @@ def _checked(seed: int) -> bool:
         raise AssertionError(f"{describe(seed)}\n{error}") from error
 
 
+@pytest.fixture(autouse=True)
+def verifying(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What each pass makes is verified, and the memory plan beside the loops that run under it."""
+    monkeypatch.setenv("GRAPHC_VERIFY", "1")
+
+
 @pytest.mark.parametrize("first", range(0, ORDINARY, 10))
 def test_random_programs(first: int) -> None:
     """Ten a test: some have kinks, but never most of them."""

@@ -9,20 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 import graphc as gc
+from graphc.backends.llvm import windows
+from graphc.backends.llvm.target import host_target
 from graphc.closing import bind_dims, bind_graph, close
 from graphc.interpret import interpret
 from graphc.kernel.interpret import interpret as interpret_kernel
 from graphc.kernel.text import print_kernel
 from graphc.kernel.verify import verify
+from graphc.nest import build_nest
 from graphc.passes.compose import ControlCall, KernelCall, RoutineCall
 from graphc.passes.memory import plan_memory
 from graphc.passes.pipeline import Compiled, compile_graph
 from graphc.routines import run_routine
 from graphc.schedule import bind_sizes, evaluate_extent, evaluate_type, place_buffers
 from graphc.schedule_interpret import interpret_schedule
-from graphc.schedule_verify import verify_schedule
+from graphc.schedule_verify import verify_in_place, verify_schedule
 
 Array = NDArray[Any]
+TARGET = host_target()
 
 
 def draw(values: Sequence[gc.Value], rng: np.random.Generator) -> list[Array]:
@@ -140,6 +144,7 @@ def _run_schedule(
     assert plan.bound <= plan.peak <= 1.15 * plan.bound
     schedule = place_buffers(bound, plan.offsets)
     verify_schedule(schedule)
+    verify_in_place(schedule, lambda kernel: build_nest(kernel, windows.choose(kernel, TARGET)))
     given: dict[str, Array] = dict(scheduled.constants)
     given |= {name: cell.numpy() for name, cell in scheduled.cells.items()}
     given |= {b.name: a for b, a in zip(schedule.arguments, arrays, strict=True)}
