@@ -29,11 +29,14 @@ _BFLOAT = 4
 
 
 class Pool:
-    """Device memory by size, used again in the stream's order."""
+    """Device memory by size, used again in the stream's order, and after what the default stream
+    had when memory came back that another library has seen.
+    """
 
     def __init__(self, driver: Driver) -> None:
         self.driver = driver
         self._free: dict[int, list[int]] = {}
+        self._seen = False
         self._lock = threading.RLock()  # an array may die while it is held
         weakref.finalize(self, _empty, driver, self._free)
 
@@ -42,6 +45,9 @@ class Pool:
         with self._lock:
             kept = self._free.get(size)
             if kept:
+                if self._seen:
+                    self._seen = False
+                    self.driver.follow()
                 return kept.pop()
         try:
             return self.driver.allocate(size, "an output")
@@ -55,9 +61,11 @@ class Pool:
         with self._lock:
             return _empty(self.driver, self._free)
 
-    def give(self, address: int, nbytes: int) -> None:
+    def give(self, address: int, nbytes: int, seen: bool = False) -> None:
+        """Take memory back; ``seen`` is what another library may still be reading."""
         size = max(256, 1 << max(0, nbytes - 1).bit_length())
         with self._lock:
+            self._seen = self._seen or seen
             self._free.setdefault(size, []).append(address)
 
 
@@ -81,12 +89,12 @@ class Array:
         self.shape = tuple(e for e in type_.shape if isinstance(e, int))
         self._type, self._pool = type_, pool
         self.nbytes = math.prod(self.shape) * type_.dtype.itemsize
-        self._given = given
+        self._given, self._seen = given, False
         self.address = pool.take(self.nbytes) if given is None else given.address
 
     def __del__(self) -> None:
         if self._given is None and hasattr(self, "address"):
-            self._pool.give(self.address, self.nbytes)
+            self._pool.give(self.address, self.nbytes, self._seen)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -130,6 +138,7 @@ class Array:
 
     def __dlpack__(self, *, stream: object = None, **_: object) -> object:
         """Share the memory; what is computed into it is done by then."""
+        self._seen = True
         self._pool.driver.synchronize("sharing an output")
         return _export(self, self._type.dtype)
 

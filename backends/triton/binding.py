@@ -1,14 +1,21 @@
-"""A program's memory and graphs for one choice of sizes, and how its steps run."""
+"""A program's memory and graphs for one choice of sizes, and how its steps run.
+
+Arguments and results are the caller's memory and the pool's, wherever that is (``moving.py``).
+Memory of their own, for what comes from the host and what must be copied, is made when needed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graphc.backends.triton.control import known
 from graphc.backends.triton.driver import Driver
 from graphc.backends.triton.holdings import Holdings
+from graphc.backends.triton.moving import Moving
 from graphc.backends.triton.steps import (
     Branch,
     Graph,
@@ -21,7 +28,7 @@ from graphc.backends.triton.steps import (
 )
 from graphc.errors import BackendError
 from graphc.memory import address_of
-from graphc.schedule import Schedule
+from graphc.schedule import Buffer, Schedule
 from graphc.types import Extent, TensorType
 
 __all__ = ["Binding", "bytes_of"]
@@ -49,11 +56,11 @@ class Binding:
                 continue
             if buffer.kind == "arena":
                 self.addresses[buffer.name] = arena + (buffer.offset or 0)
-            elif buffer.kind in ("argument", "output"):
-                self.addresses[buffer.name] = self._new(bytes_of(buffer.type), buffer.name)
-        self.addresses |= {
-            b.name: self.addresses[b.place] for b in schedule.buffers if b.place is not None
-        }
+        moving = {
+            b.name: b.place or b.name for b in schedule.buffers
+            if b.place is not None or b.kind in ("argument", "output")
+        }  # fmt: skip
+        self.addresses |= dict.fromkeys(moving, 0)  # until a call says where
         for name, nbytes in scratch.items():
             self.addresses[name] = self._new(known(nbytes), name)
         cells = schedule.of_kind("cell")
@@ -65,12 +72,42 @@ class Binding:
             self.addresses[buffer.name] = place
         self.arguments = schedule.arguments
         self.outputs = schedule.outputs
-        self.staging = [self.holdings.host_array(bytes_of(b.type)) for b in schedule.arguments]
         self.word = self.holdings.host_array(8).view(np.int64)
         gates = places[len(cells) :]
-        self.steps = build_steps(
-            schedule, kernels, self.addresses, self.error, gates, self.holdings
+        self.steps, patches = build_steps(
+            schedule, kernels, self.addresses, self.error, gates, self.holdings, moving
         )
+        self.moving = Moving(driver, patches)
+        self._places = moving
+        self._own: dict[str, int] = {}
+        self._staging: dict[str, NDArray[np.uint8]] = {}
+        #: arguments and results that the last call copied on the device, and why
+        self.copied: dict[str, str] = {}
+
+    def move(self, places: Mapping[str, int]) -> None:
+        """Arguments and results lie at these addresses from now on, with what lies in them."""
+        self.moving.move(places)
+        for name, told in self._places.items():
+            if told in places:
+                self.addresses[name] = places[told]
+
+    def own(self, buffer: Buffer) -> int:
+        """Memory of the program's own for an argument or a result."""
+        if buffer.name not in self._own:
+            self._own[buffer.name] = self._new(bytes_of(buffer.type), buffer.name)
+        return self._own[buffer.name]
+
+    def send(self, buffer: Buffer, values: NDArray[Any]) -> int:
+        """The address of an argument's own memory, which gets values of the host. What was sent
+        before must have arrived.
+        """
+        target, nbytes = self.own(buffer), bytes_of(buffer.type)
+        if buffer.name not in self._staging:
+            self._staging[buffer.name] = self.holdings.host_array(nbytes)
+        staged = self._staging[buffer.name]
+        staged[:nbytes] = values.reshape(-1).view(np.uint8)
+        self.driver.copy_in(target, address_of(staged), nbytes)
+        return target
 
     def _new(self, nbytes: int, what: str) -> int:
         return self.holdings.allocate(nbytes, f"{self.schedule.name}: {what}, {nbytes:,} bytes")

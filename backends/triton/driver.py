@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from graphc.errors import BackendError, OutOfMemoryError
 from graphc.records import dataclass
 
-__all__ = ["Driver", "Function", "Parameters", "driver", "unavailable"]
+__all__ = ["Driver", "Function", "Parameters", "Ready", "driver", "unavailable"]
 
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int
 _MULTIPROCESSORS, _MAJOR, _MINOR, _SHARED_OPT_IN = 16, 75, 76, 97
@@ -28,6 +28,9 @@ _MAX_DYNAMIC_SHARED = 8
 _STREAM_NON_BLOCKING = 1
 _OUT_OF_MEMORY = 2
 _LEAST_VERSION = 12_000
+#: the stream that other libraries use unless told otherwise
+_DEFAULT_STREAM = 1
+_EVENT_WITHOUT_TIME = 2
 
 
 class _KernelNode(ctypes.Structure):
@@ -66,16 +69,34 @@ class Function:
     module: Any = None
 
 
+@dataclass(frozen=True)
+class Ready:
+    """A graph that can be launched, and the description it was made from, whose nodes name what is
+    changed in it.
+    """
+
+    handle: Any
+    description: Any
+
+
 class Parameters:
     """A kernel's parameter block: 8-byte words with their addresses, as the driver takes them."""
 
     def __init__(self, words: Sequence[int]) -> None:
-        self.words = tuple(words)
+        self._count = len(words)
         self._values = (ctypes.c_uint64 * max(1, len(words)))(*(w & (2**64 - 1) for w in words))
         start = ctypes.addressof(self._values)
         self.pointers = (_POINTER * max(1, len(words)))(
             *(start + 8 * n for n in range(len(words)))
         )
+
+    @property
+    def words(self) -> tuple[int, ...]:
+        return tuple(self._values[: self._count])
+
+    def put(self, place: int, word: int) -> None:
+        """Change a word; the driver copies them all when it is given the block."""
+        self._values[place] = word
 
 
 def unavailable() -> str | None:
@@ -279,15 +300,20 @@ class Driver:
         parameters: Parameters, doing: str,
     ) -> Any:
         """A node that runs a kernel once the nodes ``after`` are done."""
-        node = _POINTER()
-        described = _KernelNode(
-            function.handle, (ctypes.c_uint * 3)(grid, 1, 1),
-            (ctypes.c_uint * 3)(function.threads, 1, 1), function.shared,
-            ctypes.cast(parameters.pointers, ctypes.POINTER(_POINTER)), None, None, None,
-        )
+        node, described = _POINTER(), _kernel_node(function, grid, parameters)
         self._call("cuGraphAddKernelNode_v2", ctypes.byref(node), graph, _nodes(after),
                    ctypes.c_size_t(len(after)), ctypes.byref(described), doing=doing)
         return node
+
+    def update_kernel(
+        self, graph: Ready, node: Any, function: Function, grid: int, parameters: Parameters,
+        doing: str,
+    ) -> None:
+        """Give a node of a graph other parameters, from its next launch on."""
+        self._enter()
+        described = _kernel_node(function, grid, parameters)
+        self._call("cuGraphExecKernelNodeSetParams_v2", graph.handle, node,
+                   ctypes.byref(described), doing=doing)
 
     def add_word(self, graph: Any, after: Sequence[Any], target: int, value: int) -> Any:
         """A node that sets an 8-byte word to a number below 2**32."""
@@ -304,28 +330,51 @@ class Driver:
                    ctypes.c_size_t(len(after)))
         return node
 
-    def instantiate(self, graph: Any) -> Any:
-        """A graph that can be launched; the description goes."""
+    def instantiate(self, graph: Any) -> Ready:
+        """A graph that can be launched."""
         made = _POINTER()
         try:
             self._call("cuGraphInstantiateWithFlags", ctypes.byref(made), graph,
                        ctypes.c_ulonglong(0))
-        finally:
+        except BackendError:
             self.drop_graph(graph)
-        return made
+            raise
+        return Ready(made, graph)
 
     def drop_graph(self, graph: Any) -> None:
         """Give back a description that ``instantiate`` did not take."""
         self._call("cuGraphDestroy", graph)
 
-    def destroy_graph(self, graph: Any) -> None:
+    def destroy_graph(self, graph: Ready) -> None:
         """Give back what ``instantiate`` made; a launch of it that still runs ends first."""
         self._enter()
-        self._call("cuGraphExecDestroy", graph)
+        try:
+            self._call("cuGraphExecDestroy", graph.handle)
+        finally:
+            self.drop_graph(graph.description)
 
-    def launch_graph(self, graph: Any, doing: str) -> None:
+    def launch_graph(self, graph: Ready, doing: str) -> None:
         self._enter()
-        self._call("cuGraphLaunch", graph, self._stream, doing=doing)
+        self._call("cuGraphLaunch", graph.handle, self._stream, doing=doing)
+
+    # -- other libraries
+    def lead(self) -> None:
+        """What the default stream runs from now on waits for all that this stream has: an array
+        that is read here may be written there.
+        """
+        self._wait(self._stream, _POINTER(_DEFAULT_STREAM))
+
+    def follow(self) -> None:
+        """What this stream runs from now on waits for all that the default stream has."""
+        self._wait(_POINTER(_DEFAULT_STREAM), self._stream)
+
+    def _wait(self, first: Any, then: Any) -> None:
+        self._enter()
+        event = _POINTER()
+        self._call("cuEventCreate", ctypes.byref(event), _EVENT_WITHOUT_TIME)
+        self._call("cuEventRecord", event, first)
+        self._call("cuStreamWaitEvent", then, event, 0)
+        self._call("cuEventDestroy_v2", event)  # once it has happened
 
     # -- time
     def record(self) -> Any:
@@ -347,6 +396,14 @@ class Driver:
         milliseconds = ctypes.c_float()
         self._call("cuEventElapsedTime", ctypes.byref(milliseconds), begin, end)
         return int(milliseconds.value * 1e6)
+
+
+def _kernel_node(function: Function, grid: int, parameters: Parameters) -> _KernelNode:
+    return _KernelNode(
+        function.handle, (ctypes.c_uint * 3)(grid, 1, 1),
+        (ctypes.c_uint * 3)(function.threads, 1, 1), function.shared,
+        ctypes.cast(parameters.pointers, ctypes.POINTER(_POINTER)), None, None, None,
+    )
 
 
 def _close(library: Any, context: Any, stream: Any, device: Any) -> None:

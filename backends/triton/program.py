@@ -1,10 +1,10 @@
 """Programs on the device: a schedule and its compiled kernels, loaded and callable.
 
-A call stages NumPy arguments through pinned memory (device arrays are copied on the device),
-launches the schedule's graphs, and returns device arrays. States stay on the device: they are sent
-there when the host's copy is newer, and fetched when the host reads them. Where the schedule has
-checks the call waits for the error word; else it returns at once. Everything runs in the order of
-one stream; calls from several threads take turns.
+A call stages NumPy arguments through pinned memory, reads device arrays where they lie, launches
+the schedule's graphs, and returns device arrays that these wrote. States stay on the device: they
+are sent there when the host's copy is newer, and fetched when the host reads them. Where the
+schedule has checks the call waits for the error word; else it returns at once. Everything runs in
+the order of one stream; calls from several threads take turns.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ from graphc.backends.triton.emit import CHECK_LIMIT
 from graphc.backends.triton.holdings import Holdings
 from graphc.backends.triton.inspection import Inspected
 from graphc.backends.triton.jobs import Key, Launching, jobs_of, key_of_part, parts_of, scratch_of
+from graphc.backends.triton.moving import KernelRun
 from graphc.backends.triton.states import device_state
-from graphc.backends.triton.steps import KernelRun, Loaded, kernel_runs
+from graphc.backends.triton.steps import Loaded, kernel_runs
 from graphc.backends.triton.tiling import GpuTiling
 from graphc.backends.triton.toolchain import Target
 from graphc.backends.triton.tuning import tuned_jobs
@@ -38,7 +39,7 @@ from graphc.bind import Parameter, bind_arguments
 from graphc.errors import BackendError, BindError, RuntimeCheckError
 from graphc.memory import StateBuffer, StateLocks, address_of
 from graphc.records import dataclass
-from graphc.schedule import Buffer, Copy, Launch, Schedule, bind_sizes, place_buffers
+from graphc.schedule import Buffer, Schedule, bind_sizes, place_buffers
 from graphc.types import TensorType
 
 __all__ = ["Program", "TimedLaunch"]
@@ -51,7 +52,7 @@ MAX_BINDINGS = 16
 class TimedLaunch:
     """When a launch ran on the device; nanoseconds since the first one began."""
 
-    statement: Launch | Copy
+    statement: Launching
     begin: int
     end: int
     worker: int
@@ -142,8 +143,12 @@ class Program(Inspected):
 
     @property
     def control(self) -> tuple[str, ...]:
-        """How loops and branches run, for the sizes bound last."""
-        return described(self._current.schedule if self._current else self.schedule)
+        """How loops and branches run, for the sizes bound last, and what the last call copied."""
+        binding = self._current
+        if binding is None:
+            return described(self.schedule)
+        copies = (f"{name}: copied on the device, {why}" for name, why in binding.copied.items())
+        return (*described(binding.schedule), *copies)
 
     def rebind(self, sizes: Mapping[str, int]) -> None:
         """Make calls expect these sizes of the run-time dims (by name)."""
@@ -177,19 +182,15 @@ class Program(Inspected):
                 outputs = [
                     Array(self._pool, b.type, taken.get(b.place)) for b in binding.outputs
                 ]
-                self._run(binding, args)
-                for made, buffer in zip(outputs, binding.outputs, strict=True):
-                    self.driver.copy_within(
-                        made.address, binding.addresses[buffer.name], made.nbytes
-                    )
+                self._run(binding, args, outputs)
                 return _result(outputs)
         return (self._slow or self._call_slowly)(*args, **by_name)
 
     def _taken(self, binding: Binding, args: Sequence[Any]) -> dict[str | None, Shared]:
-        """The donated arrays of the device that results lie in, by argument. BindError where one
+        """The donated arrays of the device that are written, by argument. BindError where one
         shares memory with another argument.
         """
-        places = {b.place for b in binding.outputs if b.place is not None}
+        places = {b.place for b in binding.schedule.buffers if b.place is not None}
         if not self._taking or not places:
             return {}
         spans = [
@@ -219,15 +220,24 @@ class Program(Inspected):
         self.rebind({dim.name: size for dim, size in sizes.items()})
         return self.call(*arrays)
 
-    def _run(self, binding: Binding, args: Sequence[Any]) -> None:
+    def _run(
+        self, binding: Binding, args: Sequence[Any], outputs: Sequence[Array]
+    ) -> None:
         """Arguments in, graphs, error word; states are locked meanwhile."""
         with self._locks:
             for buffer, state, _ in self._held:
                 if state.version != buffer.version:
                     state.send(buffer)
-            self._stage(binding, args)
+            self._place(binding, args, outputs)
             self.driver.clear(binding.cells, binding.cell_bytes)
             binding.run(binding.steps)
+            for made, output in zip(outputs, binding.outputs, strict=True):
+                if made.address != binding.addresses[output.name]:
+                    self.driver.copy_within(
+                        made.address, binding.addresses[output.name], made.nbytes
+                    )
+            if self._borrowed:
+                self.driver.lead()
             if self.schedule.checks:
                 self._raise_failed(binding)
             for buffer, state, written in self._held:
@@ -235,21 +245,40 @@ class Program(Inspected):
                     state.version = buffer.version + 1  # what leaving makes it
                     buffer.remote = state.fetch
 
-    def _stage(self, binding: Binding, args: Sequence[Any]) -> None:
-        driver = self.driver
+    def _place(self, binding: Binding, args: Sequence[Any], outputs: Sequence[Array]) -> None:
+        """Where arguments and results lie: host's are sent, device's are read and written there."""
         if self._borrowed or any(isinstance(a, np.ndarray) for a in args):
-            # the last call's copies have been made: staging memory and borrowed arrays are free
-            driver.synchronize("reusing the staging memory")
+            # the last call is done: staging memory and borrowed arrays are free
+            self.driver.synchronize("reusing the staging memory")
             self._borrowed.clear()
-        for arg, buffer, staged in zip(args, binding.arguments, binding.staging, strict=True):
-            target, nbytes = binding.addresses[buffer.name], bytes_of(buffer.type)
-            if isinstance(arg, np.ndarray):
-                staged[:nbytes] = arg.reshape(-1).view(np.uint8)
-                driver.copy_in(target, address_of(staged), nbytes)
-                continue
-            shared = take(arg, buffer.name, driver.stream)
-            self._borrowed.append(shared.owner)
-            driver.copy_within(target, shared.address, nbytes)
+        binding.copied.clear()
+        places = {}
+        for arg, buffer in zip(args, binding.arguments, strict=True):
+            places[buffer.name] = (
+                binding.send(buffer, arg) if isinstance(arg, np.ndarray)
+                else self._borrow(binding, buffer, arg)
+            )  # fmt: skip
+        for made, buffer in zip(outputs, binding.outputs, strict=True):
+            if buffer.place is None:
+                why = binding.moving.why_copied(buffer.name)
+                places[buffer.name] = made.address if why is None else binding.own(buffer)
+                if why is not None:
+                    binding.copied[buffer.name] = why
+        binding.move(places)
+
+    def _borrow(self, binding: Binding, buffer: Buffer, arg: Any) -> int:
+        """Where the graphs read an array of the device: where it lies, or a copy of it."""
+        shared = take(arg, buffer.name, self.driver.stream)
+        self._borrowed.append(shared.owner)
+        why = binding.moving.why_copied(buffer.name, shared.address)
+        if not self._taking and any(b.place == buffer.name for b in binding.schedule.buffers):
+            why = "its memory would be written to"
+        if why is None:
+            return shared.address
+        binding.copied[buffer.name] = why
+        own = binding.own(buffer)
+        self.driver.copy_within(own, shared.address, bytes_of(buffer.type))
+        return own
 
     def _raise_failed(self, binding: Binding) -> None:
         word = binding.read_word(binding.error)
@@ -283,7 +312,8 @@ class Program(Inspected):
         with self._lock:
             binding = self._current
             assert binding is not None
-            self._stage(binding, again)  # results may lie where the arguments were
+            spare = [Array(self._pool, b.type) for b in binding.outputs]
+            self._place(binding, again, spare)  # results may lie where the arguments were
             runs = kernel_runs(binding.schedule, self.kernels_of, binding.addresses,
                                binding.error, binding.holdings)
             kept = self._kept_states()

@@ -16,6 +16,7 @@ from graphc.backends.triton.driver import Function, Parameters
 from graphc.backends.triton.gates import ENDLESS
 from graphc.backends.triton.holdings import Holdings
 from graphc.backends.triton.jobs import Launching
+from graphc.backends.triton.moving import KernelRun, Named, Patch
 from graphc.backends.triton.routines import Launches
 from graphc.errors import BackendError
 from graphc.kernel.terms import Kernel
@@ -38,7 +39,6 @@ from graphc.schedule import (
 __all__ = [
     "Branch",
     "Graph",
-    "KernelRun",
     "Kernels",
     "Loaded",
     "Repeat",
@@ -51,22 +51,10 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class KernelRun:
-    """One launch, ready: the kernel's function, its grid, and the words of its parameters."""
-
-    statement: Launch | Copy
-    function: Function
-    grid: int
-    parameters: Parameters
-    label: str
-
-
-@dataclass(frozen=True)
 class Graph:
     """Launch a graph."""
 
     handle: Any
-    nodes: int
 
 
 @dataclass(frozen=True)
@@ -120,12 +108,14 @@ def gate_words(schedule: Schedule) -> int:
 
 def build_steps(
     schedule: Schedule, kernels: Kernels, addresses: Mapping[str, int], error: int,
-    gates: Sequence[int], holdings: Holdings,
-) -> tuple[Step, ...]:
-    """The steps of a bound schedule, whose graphs ``holdings`` has. ``addresses`` are those of all
-    buffers on the device, ``error`` and ``gates`` those of words.
+    gates: Sequence[int], holdings: Holdings, moving: Mapping[str, str],
+) -> tuple[tuple[Step, ...], tuple[Patch, ...]]:
+    """The steps of a bound schedule, whose graphs ``holdings`` has, and the nodes that name buffers
+    which lie elsewhere at each call (``moving``: names to those that are told). ``addresses`` are
+    those of all buffers on the device, ``error`` and ``gates`` those of words.
     """
-    return _Builder(schedule, kernels, addresses, error, holdings, gates).whole()
+    builder = _Builder(schedule, kernels, addresses, error, holdings, gates, moving)
+    return builder.whole(), tuple(builder.patches)
 
 
 def kernel_runs(
@@ -150,7 +140,7 @@ def kernel_runs(
 class _Builder:
     def __init__(
         self, schedule: Schedule, kernels: Kernels, addresses: Mapping[str, int], error: int,
-        holdings: Holdings, gates: Sequence[int] = (),
+        holdings: Holdings, gates: Sequence[int] = (), moving: Mapping[str, str] | None = None,
     ) -> None:
         self.schedule, self.kernels = schedule, kernels
         self.addresses, self.error = addresses, error
@@ -163,8 +153,10 @@ class _Builder:
         self.guarded = False
         self.steps: list[Step] = []
         self.graph: Any = None
-        self.nodes = 0
         self.last: Sequence[Any] = ()
+        self.moving = moving or {}
+        self.unpatched: list[tuple[Any, KernelRun]] = []
+        self.patches: list[Patch] = []
 
     def whole(self) -> tuple[Step, ...]:
         try:
@@ -269,11 +261,9 @@ class _Builder:
         (loaded,) = self.kernels(statement, False)
         label = f"{loaded.kernel.name} {statement.predicate}"
         parameters = _parameters(loaded.compiled, words, label)
-        node = self.driver.add_kernel(
-            self.open(), self.last, loaded.function, 1, parameters, label
-        )
-        self.last = [node]
-        self.nodes += 1
+        named = self.named([statement.predicate])
+        run = KernelRun(statement, loaded.function, 1, parameters, label, named)
+        self.last = [self.chained(self.open(), self.last, [run])]
 
     def inner(self, body: Body | Callable[[], None]) -> tuple[Step, ...]:
         """The steps of a body that the host drives, with graphs of their own."""
@@ -289,14 +279,16 @@ class _Builder:
     # -- graphs
     def open(self) -> Any:
         if self.graph is None:
-            self.graph, self.nodes, self.last = self.driver.new_graph(), 0, ()
+            self.graph, self.last = self.driver.new_graph(), ()
         return self.graph
 
     def close(self) -> None:
-        graph, nodes = self.graph, self.nodes
-        self.graph, self.nodes, self.last = None, 0, ()
+        graph, unpatched = self.graph, self.unpatched
+        self.graph, self.last, self.unpatched = None, (), []
         if graph is not None:
-            self.steps.append(Graph(self.holdings.instantiate(graph), nodes))
+            ready = self.holdings.instantiate(graph)
+            self.patches += [Patch(ready, node, run) for node, run in unpatched]
+            self.steps.append(Graph(ready))
 
     def together(self, group: Sequence[Launch | Copy]) -> None:
         """Nodes that may run at the same time, after all that came before."""
@@ -307,7 +299,6 @@ class _Builder:
         after = self.last
         if len(after) > 1 and len(chains) > 1:
             after = [self.driver.add_join(graph, after)]
-            self.nodes += 1
         self.last = [self.chained(graph, after, chain) for chain in chains]
 
     def chained(self, graph: Any, after: Sequence[Any], runs: Sequence[KernelRun]) -> Any:
@@ -317,12 +308,18 @@ class _Builder:
                 graph, after, r.function, r.grid, r.parameters, r.label
             )
             after = [node]
-        self.nodes += len(runs)
+            if r.named:
+                self.unpatched.append((node, r))
         return after[0]
+
+    def named(self, buffers: Sequence[str], before: int = 0) -> Named:
+        """Which of the words that are addresses of ``buffers``, behind ``before`` others, move."""
+        return tuple(
+            (n, self.moving[b]) for n, b in enumerate(buffers, before) if b in self.moving
+        )
 
     def word(self, address: int, value: int) -> None:
         self.last = [self.driver.add_word(self.open(), self.last, address, value)]
-        self.nodes += 1
 
     # -- launches
     def ready(self, statement: Launch | Copy) -> list[KernelRun]:
@@ -349,14 +346,16 @@ class _Builder:
         names = [s.name for s in loaded.kernel.sizes]
         grid = evaluate_extent(emitted.grid, dict(zip(names, sizes, strict=True)))
         words = [self.addresses[name] for name in loaded.buffers] + sizes
+        named = self.named(loaded.buffers)
         if isinstance(statement, Launch):
+            named += self.named(statement.scalars, len(words))
             words += [self.addresses[name] for name in statement.scalars]
             if loaded.kernel.checks:
                 words += [self.error, statement.check_base]
         if self.guarded:
             words.append(self.guard)
         parameters = _parameters(loaded.compiled, words, label)
-        return KernelRun(statement, loaded.function, grid, parameters, label)
+        return KernelRun(statement, loaded.function, grid, parameters, label, named)
 
 
 def _parameters(compiled: CompiledKernel, words: list[int], label: str) -> Parameters:

@@ -182,7 +182,27 @@ class HostDriver:
         self, graph: Node, after: Sequence[Node], function: Function, grid: int,
         parameters: Parameters, doing: str,
     ) -> Node:
-        return self._add(graph, after, "kernel", doing, function, grid, parameters)
+        kept = Parameters(parameters.words)
+        return self._add(graph, after, "kernel", doing, function, grid, kept)
+
+    def update_kernel(
+        self, graph: Node, node: Node, function: Function, grid: int, parameters: Parameters,
+        doing: str,
+    ) -> None:
+        assert graph.value not in self.destroyed
+        self.log.append(("update", doing))
+        nodes = self.graphs[graph.value]
+        (place,) = (n for n, (number, *_) in enumerate(nodes) if number == node.value)
+        number, after, kind, label, old, count, _ = nodes[place]
+        assert (kind, label, old, count) == ("kernel", doing, function, grid)
+        kept = Parameters(parameters.words)
+        nodes[place] = (number, after, kind, label, function, grid, kept)
+
+    def lead(self) -> None:
+        self.log.append(("lead",))
+
+    def follow(self) -> None:
+        self.log.append(("follow",))
 
     def add_word(self, graph: Node, after: Sequence[Node], target: int, value: int) -> Node:
         return self._add(graph, after, "word", target, value)

@@ -89,13 +89,16 @@ def test_intermediate_results_lie_in_an_argument(device: Any) -> None:
     placed = [b for b in run.schedule.buffers if b.place == "x"]
     binding = run._current.loaded._current
     assert placed
-    assert {binding.addresses[b.name] for b in placed} == {binding.addresses["x"]}
     assert binding.schedule.arena_bytes < plain._current.loaded._current.schedule.arena_bytes
     a, b = given(32, 32), given(32, 32, seed=1) / 8
     wanted = float(plain(a, b))
     sent = Rehearsal().sent(a)
     assert float(run(sent, b)) == wanted
-    np.testing.assert_array_equal(sent.inner.numpy(), a), "no result: it is only copied from"
+    assert {binding.addresses[b.name] for b in placed} == {sent.inner.address}
+    assert not np.array_equal(sent.inner.numpy(), a), "its memory was used"
+    other = Rehearsal().sent(a)
+    with pytest.raises(gc.BindError, match="'x' is donated, and 'w' lies in its memory"):
+        run(other, Foreign(other.inner))
 
 
 @pytest.mark.parametrize("specialize", [True, False])

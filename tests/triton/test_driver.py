@@ -61,19 +61,26 @@ class Library:
         place._obj.value = 1.5
 
     def _cuGraphAddKernelNode_v2(self, place, graph, after, count, node) -> None:  # noqa: N802
-        kept = node._obj
-        self.node = {
-            "function": kept.function, "grid": list(kept.grid), "block": list(kept.block),
-            "shared": kept.shared,
-            "words": [ctypes.c_uint64.from_address(kept.parameters[n]).value for n in range(3)],
-            "after": [after[n] for n in range(count.value)],
-        }  # fmt: skip
+        self.node = described(node) | {"after": [after[n] for n in range(count.value)]}
         self._new(place)
+
+    def _cuGraphExecKernelNodeSetParams_v2(self, graph, place, node) -> None:  # noqa: N802
+        self.updated = graph.value, place.value, described(node)
 
     def _cuGraphAddMemsetNode(self, place, graph, after, count, node, context) -> None:  # noqa: N802
         kept = node._obj
         self.word = kept.target, kept.value, kept.element_bytes, kept.width, kept.height
         self._new(place)
+
+
+def described(node) -> dict:
+    """What a launch is told of a kernel's node."""
+    kept = node._obj
+    words = [ctypes.c_uint64.from_address(kept.parameters[n]).value for n in range(3)]
+    return {
+        "function": kept.function, "grid": list(kept.grid), "block": list(kept.block),
+        "shared": kept.shared, "words": words,
+    }  # fmt: skip
 
 
 for _made in ("cuMemAlloc_v2", "cuModuleLoadData", "cuModuleGetFunction", "cuGraphCreate",
@@ -149,7 +156,8 @@ def test_a_graph_is_described_node_by_node(monkeypatch) -> None:
     first = made.add_word(graph, [], 0x5000, 3)
     assert library.word == (0x5000, 3, 4, 1, 1)
     join = made.add_join(graph, [first])
-    node = made.add_kernel(graph, [join], function, 10, Parameters([1, 2**63, -1]), "kernel relu")
+    parameters = Parameters([1, 2**63, -1])
+    node = made.add_kernel(graph, [join], function, 10, parameters, "kernel relu")
     assert library.node == {
         "function": function.handle.value, "grid": [10, 1, 1], "block": [128, 1, 1], "shared": 0,
         "words": [1, 2**63, 2**64 - 1], "after": [join.value],
@@ -158,16 +166,41 @@ def test_a_graph_is_described_node_by_node(monkeypatch) -> None:
     ready = made.instantiate(graph)
     made.launch_graph(ready, "a step")
     made.launch(function, 10, Parameters([1]), "kernel relu")
+    parameters.put(1, 5)
+    assert parameters.words == (1, 5, 2**64 - 1)
+    made.update_kernel(ready, node, function, 10, parameters, "kernel relu")
+    told = {**library.node, "words": [1, 5, 2**64 - 1]}
+    del told["after"]
+    assert library.updated == (ready.handle.value, node.value, told)
     names = [name for name, _ in library.calls]
     assert names[-4:] == [
-        "cuGraphInstantiateWithFlags", "cuGraphDestroy", "cuGraphLaunch", "cuLaunchKernel",
+        "cuGraphInstantiateWithFlags", "cuGraphLaunch", "cuLaunchKernel",
+        "cuGraphExecKernelNodeSetParams_v2",
     ]  # fmt: skip
+    assert "cuGraphDestroy" not in names, "its nodes are named by the description"
     made.destroy_graph(ready)
+    assert library.calls[-1] == ("cuGraphDestroy", (graph,))
     events = made.record(), made.record()
     assert made.nanoseconds(*events) == 1_500_000
     made.forget(events)
     assert [name for name, _ in library.calls][-2:] == ["cuEventDestroy_v2"] * 2
-    assert ("cuGraphExecDestroy", (ready,)) in library.calls
+    assert ("cuGraphExecDestroy", (ready.handle,)) in library.calls
+
+
+def test_streams_wait_for_each_other(monkeypatch) -> None:
+    library = Library()
+    made = driver_on(monkeypatch, library)
+    ours, default = made.stream, 1
+    for wait, first, then in ((made.lead, ours, default), (made.follow, default, ours)):
+        library.calls.clear()
+        wait()
+        calls = dict(library.calls)
+        assert [*calls] == [
+            "cuEventCreate", "cuEventRecord", "cuStreamWaitEvent", "cuEventDestroy_v2",
+        ]  # fmt: skip
+        event, recorded = calls["cuEventRecord"]
+        waiting, waited, _ = calls["cuStreamWaitEvent"]
+        assert (recorded.value, waiting.value, event) == (first, then, waited)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +226,7 @@ def test_errors_say_what_was_tried(monkeypatch) -> None:
     with pytest.raises(BackendError, match=r"the arena: cuMemAlloc_v2: .*; free something"):
         made.allocate(1 << 40, "the arena")
     with pytest.raises(BackendError, match="step: cuGraphLaunch: what the driver says"):
-        made.launch_graph(ctypes.c_void_p(1), "step")
+        made.launch_graph(made.instantiate(made.new_graph()), "step")
 
 
 def test_without_a_driver_the_reason_is_given(monkeypatch) -> None:

@@ -141,11 +141,11 @@ def test_the_stream_is_done_before_anything_goes_and_modules_go_last(monkeypatch
     place = pinned.ctypes.data
     library.calls.clear()
     holdings.give_back()
-    calls = ["cuStreamSynchronize", "cuStreamSynchronize", "cuGraphExecDestroy", "cuMemFreeHost",
-             "cuMemFree_v2", "cuModuleUnload"]  # fmt: skip
+    calls = ["cuStreamSynchronize", "cuStreamSynchronize", "cuGraphExecDestroy", "cuGraphDestroy",
+             "cuMemFreeHost", "cuMemFree_v2", "cuModuleUnload"]  # fmt: skip
     assert names(library) == calls
     given = dict(library.calls)
-    assert given["cuGraphExecDestroy"] == (ready,)
+    assert given["cuGraphExecDestroy"] == (ready.handle,)
     assert given["cuModuleUnload"] == (function.module,)
     assert given["cuMemFreeHost"][0].value == place
     holdings.give_back()

@@ -298,8 +298,9 @@ def test_results_go_to_given_arrays_and_a_wrong_one_is_refused(device) -> None:
 def test_out_of_memory_names_what_wanted_it(device) -> None:
     device.limit = sum(b.nbytes for b in device.blocks.values()) + 10_000
     x = gc.observed("x", (1 << 16,))
-    with pytest.raises(gc.BackendError, match=r"bytes: cuMemAlloc"):
-        gc.compile([x], x.sum(), backend="triton")
+    program = gc.compile([x], x.sum(), backend="triton")
+    with pytest.raises(gc.OutOfMemoryError, match=r": x, 262,144 bytes: cuMemAlloc"):
+        program(np.zeros(1 << 16, np.float32))
 
 
 def test_profile_times_every_launch_and_leaves_the_states(device) -> None:
