@@ -69,12 +69,14 @@ def avg_pool(
     padding: Any = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    divisor_override: int | None = None,
 ) -> Value:
     """The mean of each window over the last ``len(size)`` axes: its sum over its count.
 
     ``stride`` defaults to ``size``; ``padding`` (at most half of ``size``) adds zeros, which count
     as elements unless ``count_include_pad`` is False. ``ceil_mode`` keeps a last window that
-    reaches beyond the end; what lies out there never counts. As PyTorch's.
+    reaches beyond the end; what lies out there never counts. ``divisor_override`` takes the place
+    of the count. As PyTorch's.
 
     >>> avg_pool([[1.0, 5.0, 2.0, 8.0]], 2).shape
     (1, 2)
@@ -82,11 +84,15 @@ def avg_pool(
     value = lift_one("avg_pool", x)
     if not value.dtype.is_float:
         raise ShapeError(f"{who('avg_pool')}: takes floating elements, got {value.type}", here())
+    if divisor_override == 0:
+        raise ValueError("avg_pool: divisor_override must not be 0")
     sizes, steps, rims, gaps = _geometry("avg_pool", value, size, stride, padding, 1)
     rank = len(sizes)
     space = value.shape[-rank:]
     ends = _ends(space, sizes, steps, rims, gaps, ceil_mode)
     total = _window_sums(_framed(value, rims, ends, 0), sizes, steps)
+    if divisor_override is not None:
+        return total / divisor_override
     if ends == rims and (count_include_pad or not any(rims)):
         return total / math.prod(sizes)
     # the same sums over ones: how many elements of each window count

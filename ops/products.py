@@ -11,6 +11,7 @@ from graphc.errors import ShapeError
 from graphc.graph import Value, apply
 from graphc.op import composite, function
 from graphc.ops.lifting import full, lift_one, normalize_axis, promote, who
+from graphc.ops.movement import pad
 from graphc.ops.sizes import exact_quotient
 from graphc.ops.transposition import transpose
 from graphc.source import here
@@ -402,6 +403,12 @@ def convolution_transpose(
     gaps = per_axis("convolution_transpose", "dilation", dilation, rank)
     rims = _pairs("convolution_transpose", padding, rank)
     more = per_axis("convolution_transpose", "output_padding", output_padding, rank)
+    if any(o >= max(s, d) for o, s, d in zip(more, steps, gaps, strict=True)):
+        raise ShapeError(
+            f"{who('convolution_transpose')}: output_padding must be smaller than stride or "
+            f"dilation, got {more} with {steps} and {gaps}",
+            here(),
+        )
     space = tuple(
         (e - 1) * s - sum(rim) + (k - 1) * d + o + 1
         for e, s, rim, k, d, o in zip(
@@ -419,6 +426,10 @@ def convolution_transpose(
     image_shape = (from_space.shape[0], kernel.shape[1] * groups, *space)
     image = full(image_shape, 0, from_space.dtype)
     forward = convolution(image, kernel, stride, padding, dilation, groups)
+    # a stride or more beyond the end there are windows of which x says nothing
+    unseen = [(0, o // s) for o, s in zip(more, steps, strict=True)]
+    if any(high for _, high in unseen):
+        from_space = pad(from_space, [(0, 0), (0, 0), *unseen])
     return _pulled_back(forward, from_space, kernel, image_shape)
 
 
@@ -428,12 +439,6 @@ def _pulled_back(forward: Value, g: Value, kernel: Value, shape: tuple[Extent, .
     if node.op == "reshape":
         node = node.inputs[0].node
         g = apply("reshape", g, shape=node.outputs[0].shape)
-    if node.outputs[0].shape != g.shape:
-        raise ShapeError(
-            f"{who('convolution_transpose')}: "
-            "output_padding must be smaller than stride or dilation",
-            here(),
-        )
     return apply("contract", g, kernel, spec=transpose(node.attrs["spec"], shape))
 
 

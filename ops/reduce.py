@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,7 +66,9 @@ def _reduce_reference(arrays: Sequence[Array], attrs: Attrs, types: Types) -> Se
     x, axes, monoid = arrays[0], attrs["axes"], attrs["monoid"]
     if monoid.startswith("arg"):
         kept = [i for i in range(x.ndim) if i not in axes]
-        flat = x.transpose(*kept, *axes).reshape(*(x.shape[i] for i in kept), -1)
+        extents = [x.shape[i] for i in kept]
+        together = math.prod(x.shape[i] for i in axes)  # not -1: a kept extent may be 0
+        flat = x.transpose(*kept, *axes).reshape(*extents, together)
         return (getattr(np, monoid)(flat, axis=-1).astype(np.int64),)
     if monoid in ("sum", "prod"):
         wide = accumulator(types[0].dtype).numpy

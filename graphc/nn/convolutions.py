@@ -170,9 +170,12 @@ class _ConvTranspose(_Convolution):
         groups: int = 1,
         bias: bool = True,
         dilation: PerAxis = 1,
+        padding_mode: str = "zeros",
         *,
         dtype: object = float32,
     ) -> None:
+        if padding_mode != "zeros":
+            raise ValueError(f"{self._own_name}: padding_mode is 'zeros', not {padding_mode!r}")
         self.stride, self.padding, self.dilation = stride, padding, dilation
         self.output_padding = output_padding
         self._set(in_channels, out_channels, kernel_size, groups, bias, dtype)

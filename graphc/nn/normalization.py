@@ -118,13 +118,14 @@ class GroupNorm(Module):
         eps: float = 1e-5,
         affine: bool = True,
         *,
+        bias: bool = True,
         dtype: object = float32,
     ) -> None:
         if num_groups < 1 or num_channels % num_groups:
             raise ValueError(f"GroupNorm: {num_groups} groups do not divide {num_channels}")
         self.num_groups, self.num_channels, self.eps = num_groups, num_channels, eps
         self.weight = parameter((num_channels,), dtype, init=init.ones) if affine else None
-        self.bias = parameter((num_channels,), dtype) if affine else None
+        self.bias = parameter((num_channels,), dtype) if affine and bias else None
 
     def forward(self, x: Value) -> Value:
         """The same shape."""
@@ -151,12 +152,13 @@ class _BatchNorm(Module):
         affine: bool = True,
         track_running_stats: bool = True,
         *,
+        bias: bool = True,
         dtype: object = float32,
     ) -> None:
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         shape, tracks = (num_features,), track_running_stats
         self.weight = parameter(shape, dtype, init=init.ones) if affine else None
-        self.bias = parameter(shape, dtype) if affine else None
+        self.bias = parameter(shape, dtype) if affine and bias else None
         self.running_mean = state(shape, dtype) if tracks else None
         self.running_var = state(shape, dtype, init=init.ones) if tracks else None
         self.num_batches_tracked = state((), int64) if tracks else None
@@ -190,7 +192,8 @@ class BatchNorm1d(_BatchNorm):
 
     In mode train mean and variance are the batch's, and ``running_mean`` and ``running_var`` move
     towards them by ``momentum`` (None: they are the plain means of all batches). In mode eval those
-    take their place. See ``functional.batch_norm``. Ioffe, Szegedy 2015.
+    take their place. Without ``affine`` it has no weight and no bias, without ``bias`` no bias. See
+    ``functional.batch_norm``. Ioffe, Szegedy 2015.
 
     A batch of one value a channel has variance 0 (PyTorch refuses it).
     """
@@ -228,12 +231,13 @@ class _InstanceNorm(Module):
         affine: bool = False,
         track_running_stats: bool = False,
         *,
+        bias: bool = True,
         dtype: object = float32,
     ) -> None:
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         shape, tracks = (num_features,), track_running_stats
         self.weight = parameter(shape, dtype, init=init.ones) if affine else None
-        self.bias = parameter(shape, dtype) if affine else None
+        self.bias = parameter(shape, dtype) if affine and bias else None
         self.running_mean = state(shape, dtype) if tracks else None
         self.running_var = state(shape, dtype, init=init.ones) if tracks else None
         self.num_batches_tracked = state((), int64) if tracks else None

@@ -108,8 +108,23 @@ class AvgPool1d(_AvgPool):
         return functional.avg_pool1d(x, *self._options)
 
 
-class AvgPool2d(_AvgPool):
-    """As AvgPool1d, over the last two axes of [N, C, H, W] (or [C, H, W]).
+class _AvgPoolOfSpace(_AvgPool):
+    def __init__(
+        self,
+        kernel_size: PerAxis,
+        stride: PerAxis | None = None,
+        padding: PerAxis = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
+        self.divisor_override = divisor_override
+
+
+class AvgPool2d(_AvgPoolOfSpace):
+    """As AvgPool1d, over the last two axes of [N, C, H, W] (or [C, H, W]); ``divisor_override``
+    takes the place of the count.
 
     >>> import graphc as gc
     >>> AvgPool2d(3, stride=2, padding=1)(gc.observed("x", (4, 3, 8, 8))).shape
@@ -118,12 +133,12 @@ class AvgPool2d(_AvgPool):
 
     def forward(self, x: Value) -> Value:
         """[..., H, W] -> [..., H', W']."""
-        return functional.avg_pool2d(x, *self._options)
+        return functional.avg_pool2d(x, *self._options, self.divisor_override)
 
 
-class AvgPool3d(_AvgPool):
-    """As AvgPool1d, over the last three axes of [N, C, D, H, W] (or [C, D, H, W])."""
+class AvgPool3d(_AvgPoolOfSpace):
+    """As AvgPool2d, over the last three axes of [N, C, D, H, W] (or [C, D, H, W])."""
 
     def forward(self, x: Value) -> Value:
         """[..., D, H, W] -> [..., D', H', W']."""
-        return functional.avg_pool3d(x, *self._options)
+        return functional.avg_pool3d(x, *self._options, self.divisor_override)

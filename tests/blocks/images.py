@@ -29,6 +29,7 @@ def _places(block: Any, x: Any) -> Any:
 
 
 _POOLED: dict[str, Any] = {"call": _indices, "how": "both results"}
+_INFINITE = np.where(np.arange(70).reshape(1, 2, 5, 7) == 9, np.inf, 1.5)
 _PLACES = array([[[[0, 3], [13, 10]]]], "int")
 
 CONVOLUTIONS = [
@@ -44,6 +45,9 @@ CONVOLUTIONS = [
     _one("ConvTranspose1d", (2, 3, 6), 3, 4, 5, stride=3, padding=1, output_padding=2),
     _one("ConvTranspose2d", (1, 4, 3, 4), 4, 2, (2, 3), stride=(2, 1), dilation=(1, 2), groups=2,
          output_padding=(1, 0)),
+    # output_padding may reach a stride, below the dilation
+    _one("ConvTranspose2d", (1, 2, 3, 4), 2, 4, (2, 3), output_padding=(0, 2), groups=2,
+         dilation=(1, 3)),
     _one("ConvTranspose3d", (1, 2, 2, 2, 3), 2, 2, 3, stride=2, padding=1, output_padding=1),
     _one("ReflectionPad1d", (2, 3, 5), (2, 1)),
     _one("ReflectionPad2d", (2, 4, 5), (2, 1, 0, 3)),
@@ -61,6 +65,7 @@ CONVOLUTIONS = [
     _one("ConstantPad2d", (1, 4, 5), 2, -1.0),
     _one("ConstantPad3d", (1, 2, 2, 2, 2), 1, 0.5),
     _one("pad", (2, 3, 4), (1, 0, 2, 1), value=2.0),
+    *[_one("pad", (2, 3, 4), (2, -2), mode=m) for m in ("reflect", "replicate", "circular")],
 ]  # fmt: skip
 
 POOLING = [
@@ -85,6 +90,7 @@ POOLING = [
     _one("AvgPool1d", (2, 3, 10), 3, stride=2, padding=1),
     _one("AvgPool2d", (3, 8, 5), 3, stride=2, padding=1, count_include_pad=False),
     _one("AvgPool3d", (1, 2, 5, 3, 4), 2, ceil_mode=True),
+    _one("AvgPool2d", (2, 5, 4), 3, 2, padding=1, divisor_override=4),
     _positive("LPPool1d", (2, 3, 9), 2, 3, stride=2),
     _positive("LPPool2d", (2, 3, 7, 6), 3, (2, 3), ceil_mode=True),
     _positive("LPPool2d", (2, 3, 7, 6), 1.5, 2),
@@ -93,6 +99,8 @@ POOLING = [
     _one("AdaptiveAvgPool1d", (2, 3, 10), 4),
     _one("AdaptiveAvgPool2d", (2, 3, 7, 6), (3, 2)),
     _one("AdaptiveAvgPool2d", (3, 5, 6), (None, 4)),
+    # an infinity stays in its own bins
+    Block("AdaptiveAvgPool2d", ((3, 4),), {}, (array(_INFINITE),), how="of an infinity"),
     _one("AdaptiveAvgPool3d", (1, 2, 4, 3, 5), (2, 2, 3)),
     _one("AdaptiveMaxPool1d", (2, 3, 10), 4),
     _one("AdaptiveMaxPool2d", (2, 3, 7, 6), (3, 2)),

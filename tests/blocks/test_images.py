@@ -75,6 +75,14 @@ def test_unpooling_puts_maxima_back() -> None:
     np.testing.assert_array_equal(np.sort(image[kept]), np.sort(maxima.ravel()))
 
 
+def test_pooling_of_an_empty_batch() -> None:
+    x = gc.observed("x", (0, 2, 5))
+    pooled = nn.AdaptiveMaxPool1d(2)(x), nn.MaxPool1d(2)(x), nn.AdaptiveAvgPool1d(3)(x)
+    assert [a.shape for a in evaluate(pooled, {x: np.zeros((0, 2, 5))})] == [
+        (0, 2, 2), (0, 2, 2), (0, 2, 3),
+    ]  # fmt: skip
+
+
 def test_fold_is_the_transpose_of_unfold() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, 3, 5, 4)), rng.normal(size=(2, 12, 12))
@@ -93,6 +101,8 @@ REFUSALS: list[tuple[Callable[[], Any], type[Exception], str]] = [
      r"conv2d: bias is f32\[1\], it must be \[4\]"),
     (lambda: functional.conv_transpose1d(ROW, gc.ops.zeros((3, 2, 2)), gc.ops.zeros((2, 1))),
      gc.ShapeError, r"conv_transpose1d: bias is f32\[2,1\], it must be \[2\]"),
+    (lambda: nn.ConvTranspose2d(3, 4, 2, padding_mode="reflect"), ValueError, "is 'zeros', not"),
+    (lambda: nn.AvgPool2d(2, divisor_override=0)(X), ValueError, "must not be 0"),
     (lambda: nn.MaxPool2d(3, dilation=5)(X), gc.ShapeError, "spans 11, .* pad by 3 more"),
     (lambda: nn.AdaptiveAvgPool2d(0)(X), gc.ShapeError, "an int > 0 or 2 of them"),
     (lambda: nn.AdaptiveMaxPool1d((2, 2))(ROW), gc.ShapeError, "1 of them"),

@@ -59,6 +59,12 @@ def test_linear_and_layer_norm() -> None:
     np.testing.assert_allclose(evaluate(ours), theirs.numpy(), rtol=1e-10)
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "softmin"])
+def test_softmax_along_an_axis_by_its_name(name: str) -> None:
+    both(name, rng.normal(size=(2, 5, 4)), dim=1)
+
+
 CROSS_ENTROPY: list[dict[str, Any]] = [
     {},
     {"reduction": "sum"},

@@ -39,13 +39,11 @@ from graphc.nn.functional.pooling import *
 from graphc.nn.functional.recurrence import *
 from graphc.nn.functional.sampling import *
 from graphc.nn.functional.similarity import *
-from graphc.ops import log_softmax, relu, sigmoid, softmax, tanh
+from graphc.ops import relu, sigmoid, tanh
 
 __all__ = [
-    "log_softmax",
     "relu",
     "sigmoid",
-    "softmax",
     "tanh",
     *activations.__all__,
     *adaptive.__all__,

@@ -93,8 +93,10 @@ def adaptive_max_pool3d(x: object, output_size: Sizes, return_indices: bool = Fa
 
 @composite
 def adaptive_average(value: Value, sizes: Sequence[int]) -> Value:
-    """The means of bins of the last axes, one axis after the other: a product with the matrix of
-    shares, or where the size divides the extent, pooling.
+    """The means of bins of the last axes, one axis after the other; where the size divides the
+    extent, pooling.
+
+    Elements beside a bin are left out, not multiplied by 0: an infinity stays in its own bins.
     """
     for i, size in enumerate(sizes):
         axis = value.ndim - len(sizes) + i
@@ -103,11 +105,12 @@ def adaptive_average(value: Value, sizes: Sequence[int]) -> Value:
             parts = (*value.shape[:axis], size, extent // size, *value.shape[axis + 1 :])
             value = ops.mean(ops.reshape(value, parts), axis + 1)
             continue
-        share = np.zeros((extent, size))
-        for j, (low, high) in enumerate(_bins(extent, size)):
-            share[low:high, j] = 1.0 / (high - low)
-        last = ops.moveaxis(value, axis, -1) @ constant(share, value.dtype)
-        value = ops.moveaxis(last, -1, axis)
+        counts = np.array([high - low for low, high in _bins(extent, size)])
+        inside = np.arange(counts.max()) < counts[:, None]
+        tail = (1,) * (value.ndim - 1 - axis)
+        mask = constant(inside.reshape(*inside.shape, *tail))
+        total = ops.sum(ops.where(mask, _in_bins(value, axis, size), 0), axis + 1)
+        value = total / constant(counts.reshape(-1, *tail).astype(np.float64), value.dtype)
     return value
 
 

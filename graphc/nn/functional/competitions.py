@@ -1,5 +1,5 @@
-"""Activations in which the elements along an axis compete: softmin, maxout, gated units, Gumbel's
-softmax. Names are PyTorch's where it has them.
+"""Activations in which the elements along an axis compete: softmax, softmin, maxout, gated units,
+Gumbel's softmax. Names are PyTorch's where it has them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,25 @@ from graphc.ops.lifting import lift_one, normalize_axis
 from graphc.source import here
 from graphc.types import int64
 
-__all__ = ["glu", "gumbel_softmax", "maxout", "softmin"]
+__all__ = ["glu", "gumbel_softmax", "log_softmax", "maxout", "softmax", "softmin"]
+
+
+def softmax(x: object, dim: int = -1) -> Value:
+    """exp(x) over its sum along ``dim``: ``gc.ops.softmax``, by PyTorch's name of the axis.
+
+    >>> softmax([[1.0, 2.0]], dim=1).shape
+    (1, 2)
+    """
+    return ops.softmax(x, dim)
+
+
+def log_softmax(x: object, dim: int = -1) -> Value:
+    """log(softmax(x)) along ``dim``: ``gc.ops.log_softmax``.
+
+    >>> log_softmax([[1.0, 2.0]], dim=1).shape
+    (1, 2)
+    """
+    return ops.log_softmax(x, dim)
 
 
 @composite

@@ -82,10 +82,12 @@ def avg_pool2d(
     padding: PerAxis = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    divisor_override: int | None = None,
 ) -> Value:
-    """The mean of each window over the last two axes."""
+    """The mean of each window over the last two axes; ``divisor_override`` replaces its count."""
     size = _sizes("avg_pool2d", 2, x, kernel_size)
-    return ops.avg_pool(x, size, stride, padding, ceil_mode, count_include_pad)
+    options = ceil_mode, count_include_pad, divisor_override
+    return ops.avg_pool(x, size, stride, padding, *options)
 
 
 def avg_pool3d(
@@ -95,10 +97,12 @@ def avg_pool3d(
     padding: PerAxis = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    divisor_override: int | None = None,
 ) -> Value:
-    """The mean of each window over the last three axes."""
+    """The mean of each window over the last three axes; see ``avg_pool2d``."""
     size = _sizes("avg_pool3d", 3, x, kernel_size)
-    return ops.avg_pool(x, size, stride, padding, ceil_mode, count_include_pad)
+    options = ceil_mode, count_include_pad, divisor_override
+    return ops.avg_pool(x, size, stride, padding, *options)
 
 
 def _sizes(name: str, rank: int, x: object, kernel_size: PerAxis) -> tuple[int, ...]:

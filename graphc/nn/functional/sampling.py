@@ -329,7 +329,7 @@ def pad(x: object, pad: Sequence[int], mode: str = "constant", value: float | No
     """x with a border: ``pad`` is (low, high) of the last axis, then of the one before, and so on.
 
     ``mode`` is "constant" (of ``value``), "reflect", "replicate" or "circular"; a negative width
-    cuts off, where the mode is "constant".
+    cuts off.
 
     >>> import graphc as gc
     >>> pad(gc.observed("x", (2, 3, 5)), (1, 2)).shape
@@ -351,15 +351,24 @@ def pad(x: object, pad: Sequence[int], mode: str = "constant", value: float | No
     pairs = [(0, 0)] * given.ndim
     for i in range(len(widths) // 2):
         pairs[given.ndim - 1 - i] = (widths[2 * i], widths[2 * i + 1])
-    if mode == "constant":
-        for axis, (low, high) in enumerate(pairs):
-            if low < 0 or high < 0:
-                left = given.shape[axis] - max(-low, 0) - max(-high, 0)
-                if isinstance(left, int) and left < 0:
-                    raise ShapeError(
-                        f"pad: {widths} cut off more than axis {axis} of {given.type} has", here()
-                    )
-                cut = slice(max(-low, 0), given.shape[axis] - max(-high, 0))
-                given = given[(*(slice(None),) * axis, cut)]
-        pairs = [(max(low, 0), max(high, 0)) for low, high in pairs]
-    return ops.pad(given, pairs, 0.0 if value is None else value, mode=mode)
+    wider = [(max(low, 0), max(high, 0)) for low, high in pairs]
+    border = 0.0 if value is None else value
+    if mode in ("constant", "circular"):
+        return ops.pad(_cut(given, pairs), wider, border, mode=mode)
+    # reflected and repeated is what the whole has there, before anything is cut off
+    return _cut(ops.pad(given, wider, border, mode=mode), pairs)
+
+
+def _cut(x: Value, pairs: Sequence[tuple[int, int]]) -> Value:
+    """x without what negative widths cut off."""
+    for axis, (low, high) in enumerate(pairs):
+        if low >= 0 and high >= 0:
+            continue
+        left = x.shape[axis] - max(-low, 0) - max(-high, 0)
+        if isinstance(left, int) and left < 0:
+            raise ShapeError(
+                f"pad: {[low, high]} cut off more than axis {axis} of {x.type} has", here()
+            )
+        cut = slice(max(-low, 0), x.shape[axis] - max(-high, 0))
+        x = x[(*(slice(None),) * axis, cut)]
+    return x
