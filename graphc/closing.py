@@ -168,8 +168,7 @@ def _resolve(
             attrs = _close_bodies(node, mode) if bodies(node) else node.attrs
             _replace(node, inputs, attrs, node.types, replaced, moved)
             continue
-        replaced[node.outputs[0]] = stands
-        _hand_over_name(node.outputs[0], stands)
+        _stand_for(node, (stands,), replaced, moved)
     return replaced, attached
 
 

@@ -174,8 +174,8 @@ def phases(nodes: Sequence[Node], outputs: Iterable[Value]) -> dict[Node, str]:
             found[node] = "update" if node in derived else "forward"
     counting: set[Node] = set()
     for node in nodes:
-        if node in needed or node.op in SOURCES or found[node] != "forward":
-            continue
+        if node in needed or node.op in SOURCES or node.block or found[node] != "forward":
+            continue  # what a module attached is drawn in it
         if all(v.node.op in SOURCES - {"observed"} or v.node in counting for v in node.inputs):
             counting.add(node)  # what only counts calls belongs to the update too
             found[node] = "update"

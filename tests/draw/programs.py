@@ -6,7 +6,7 @@ from typing import Any
 
 import graphc as gc
 from graphc import nn, optim
-from graphc.closing import prune_loops
+from graphc.closing import close, prune_loops
 from graphc.graph import Graph, Value, ancestors
 from graphc.kernel.text import parse_kernel
 from graphc.passes.memory import MemoryPlan, plan_memory
@@ -34,6 +34,14 @@ def mlp_step() -> Graph:
     """A training step: forward, backward and Adam."""
     _, loss = mlp()
     return closed(loss, updates=optim.Adam(lr=1e-3).minimize(loss).items())
+
+
+def noisy_step() -> Graph:
+    """A training step through batch norm and dropout, its modes resolved as ``compile`` does."""
+    x = gc.observed("x", (gc.Dim("B"), 8))
+    net = nn.Linear(8, 16) >> nn.BatchNorm1d(16) >> nn.Dropout(0.5) >> nn.Linear(16, 4)
+    loss = (net(x) ** 2).mean()
+    return close([loss], optim.SGD(lr=0.1).minimize(loss), mode="train")
 
 
 class Block(nn.Module):

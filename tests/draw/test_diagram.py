@@ -10,7 +10,7 @@ from graphc.drawing.diagram import diagram
 from graphc.drawing.dot import dot_text
 from graphc.drawing.graph import graph_picture
 from graphc.drawing.picture import Edge, Item, Picture
-from tests.draw.programs import Running, closed, mlp, mlp_step, recurrent, tower
+from tests.draw.programs import Running, closed, mlp, mlp_step, noisy_step, recurrent, tower
 
 
 def named(picture: Picture, text: str) -> list[Item]:
@@ -146,6 +146,19 @@ def test_modes_meet_in_a_switch_and_updates_go_back() -> None:
     assert switch.inputs == ("train", "eval")
     (state,) = (i for i in picture.items if i.shape == "state")
     assert [e.style for e in picture.edges if e.head == state.key] == ["update"]
+
+
+def test_resolved_modes_leave_no_second_forward_pass() -> None:
+    """Derivatives through a by_mode belong to the chosen branch; what a module attached is its
+    own, and nothing flows from the optimizer back into the forward pass.
+    """
+    picture = diagram(noisy_step())
+    forward = [i for i in picture.items if i.phase == "forward" and i.shape == "bullet"]
+    out_of = [sum(e.tail == i.key and e.style == "flow" for e in picture.edges) for i in forward]
+    assert out_of == [1] * len(forward)  # one circle each
+    assert len(named(picture, "num_batches_tracked")) == 1
+    (update,) = (i for i in picture.items if i.phase == "update")
+    assert {e.style for e in picture.edges if e.tail == update.key} == {"update"}
 
 
 def test_a_weighted_sum_of_costs_joins_squares() -> None:
