@@ -15,6 +15,7 @@ import platform
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -41,6 +42,7 @@ __all__ = ["main"]
 DRAWABLE: tuple[type, ...] = (Value, Module, Graph, Executable)
 RUNNABLE: tuple[type, ...] = (Value, Executable)
 TARGET_HELP = "FILE.py:NAME"
+_NATURAL = click.IntRange(min=0)
 SIZE_HELP = "A symbolic size; the smallest one allowed where not given."
 
 
@@ -73,8 +75,27 @@ def load_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up there
     sys.path.insert(0, str(path.resolve().parent))
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except GraphcError:
+        raise  # its message names the line
+    except SystemExit as end:
+        raise click.ClickException(f"{path} ends the program while imported ({end!r})") from end
+    except Exception as error:
+        raise click.ClickException(f"{path} cannot be imported\n{_trace(error)}") from error
     return module
+
+
+def _trace(error: Exception) -> str:
+    """The traceback from the file's own first line on: how it was imported is no news."""
+    frame = error.__traceback__
+    while frame is not None and _imports(frame.tb_frame.f_globals.get("__name__", "")):
+        frame = frame.tb_next
+    return "".join(traceback.format_exception(type(error), error, frame)).rstrip()
+
+
+def _imports(module: str) -> bool:
+    return module == __name__ or module.startswith("importlib.")
 
 
 def find_target(target: str, kinds: tuple[type, ...]) -> tuple[str, Any]:
@@ -93,7 +114,7 @@ def find_target(target: str, kinds: tuple[type, ...]) -> tuple[str, Any]:
         found = getattr(found, part)
     if not isinstance(found, kinds):
         raise click.ClickException(
-            f"{name} is a {type(found).__name__}; this command works on {_names(kinds)}"
+            f"{name} is of type {type(found).__name__}; this command works on {_names(kinds)}"
         )
     return name, found
 
@@ -127,7 +148,7 @@ def _names(kinds: Iterable[type]) -> str:
 @click.argument("target", metavar=TARGET_HELP)
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="SVG, PNG, PDF or DOT.")
 @click.option("--level", type=click.Choice(list(LEVELS)), help="Which of the five levels.")
-@click.option("--depth", type=int, help="Blocks nested deeper are collapsed.")
+@click.option("--depth", type=_NATURAL, help="Blocks nested deeper are collapsed.")
 @click.option("--parameters", is_flag=True, help="Draw parameters as inputs of their blocks.")
 @click.option("--backward/--no-backward", default=None, help="With or without derivatives.")
 @click.option("--size", "sizes", multiple=True, metavar="DIM=N", help=SIZE_HELP)
@@ -174,7 +195,7 @@ def explain_command(target: str, sizes: tuple[str, ...]) -> None:
 @click.option("--input", "files", multiple=True, metavar="NAME=FILE.npy", help="A value to read.")
 @click.option("--size", "sizes", multiple=True, metavar="DIM=N", help=SIZE_HELP)
 @click.option("--zeros", is_flag=True, help="Zeros for inputs not given, instead of random ones.")
-@click.option("--seed", default=0, show_default=True, help="Of the random inputs.")
+@click.option("--seed", type=_NATURAL, default=0, show_default=True, help="Of random inputs.")
 @click.option("--repeat", default=10, show_default=True, help="Timed calls after the first one.")
 def run_command(
     target: str,
@@ -209,8 +230,9 @@ def _arguments(
     generator: np.random.Generator | None = None,
 ) -> list[Any]:
     """What to call with: arrays read from files, else random ones, or zeros without a generator."""
-    bound = _bind_sizes(executable.arguments, _pairs("--size", sizes))
     given = _read_files(executable.graph.inputs, _pairs("--input", files))
+    known = _sizes_of(executable.graph.inputs, given) | _pairs("--size", sizes)
+    bound = _bind_sizes(executable.arguments, known)
     arguments: list[Any] = []
     for argument in executable.arguments:
         if isinstance(argument, Dim):
@@ -240,8 +262,22 @@ def _pairs(option: str, texts: Iterable[str]) -> dict[str, str]:
         name, equals, value = text.partition("=")
         if not equals or not name or not value:
             raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint=option)
+        if name in pairs:
+            raise click.BadParameter(f"{name} is given twice", param_hint=option)
         pairs[name] = value
     return pairs
+
+
+def _sizes_of(inputs: Iterable[Value], given: Mapping[str, NDArray[Any]]) -> dict[str, str]:
+    """What the arrays that were read say of the Dims."""
+    named = [(v.shape, given.get(str(v.name))) for v in inputs]
+    shapes = [(shape, array.shape) for shape, array in named if array is not None]
+    return {
+        extent.name: str(size)
+        for symbolic, shape in shapes
+        for extent, size in zip(symbolic, shape, strict=False)  # a wrong rank is the call's error
+        if isinstance(extent, Dim)
+    }
 
 
 def _bind_sizes(arguments: Iterable[Value | Dim], given: Mapping[str, str]) -> dict[Dim, int]:
@@ -259,7 +295,7 @@ def _bind_sizes(arguments: Iterable[Value | Dim], given: Mapping[str, str]) -> d
     bound = {}
     for name, dim in dims.items():
         text = given.get(name, "")
-        if text and not text.isdecimal():
+        if text and not (text.isascii() and text.isdecimal()):
             raise click.BadParameter(f"{name}={text}: not a number", param_hint="--size")
         step = dim.multiple_of
         bound[dim] = int(text) if text else max(-(-dim.min // step) * step, step)
@@ -274,13 +310,17 @@ def _read_files(inputs: Iterable[Value], given: Mapping[str, str]) -> dict[str, 
             f"no input named {', '.join(sorted(unknown))}; there is {', '.join(names) or 'none'}",
             param_hint="--input",
         )
-    arrays = {}
-    for name, file in given.items():
-        try:
-            arrays[name] = np.load(file, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise click.ClickException(f"--input {name}={file}: {error}") from error
-    return arrays
+    return {name: _read_array(name, file) for name, file in given.items()}
+
+
+def _read_array(name: str, file: str) -> NDArray[Any]:
+    try:
+        array = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise click.ClickException(f"--input {name}={file}: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise click.ClickException(f"--input {name}={file}: holds several arrays; save one as .npy")
+    return array
 
 
 def _draw_input(
@@ -288,6 +328,15 @@ def _draw_input(
 ) -> NDArray[Any]:
     """A random array of the value's type, or zeros without a generator."""
     shape = tuple(int(str(evaluate(extent, sizes))) for extent in value.shape)
+    try:
+        return _fill(shape, value, generator)
+    except (MemoryError, ValueError) as error:  # NumPy's words for what is too large
+        raise click.ClickException(f"input {value.name} of shape {shape}: {error}") from error
+
+
+def _fill(
+    shape: tuple[int, ...], value: Value, generator: np.random.Generator | None
+) -> NDArray[Any]:
     if generator is None:
         return np.zeros(shape, value.dtype.numpy)
     if value.dtype.is_float:

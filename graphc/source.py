@@ -20,7 +20,7 @@ _cache: dict[tuple[CodeType, int], SourceLoc] = {}
 
 def here() -> SourceLoc | None:
     """The line that called into graphc, or the pinned one (a derivative belongs to its forward
-    line).
+    line); None for what graphc makes of itself when it is imported.
     """
     pinned_line = _pinned.get()
     if pinned_line is not None:
@@ -28,6 +28,8 @@ def here() -> SourceLoc | None:
     frame = sys._getframe(1)
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
+        if module == "importlib._bootstrap":  # `import graphc` itself: its own generator
+            return None
         if not (module.startswith("graphc.") or module == "graphc"):
             return _location(frame.f_code, frame.f_lineno)
         frame = frame.f_back  # type: ignore[assignment]

@@ -84,7 +84,7 @@ def test_a_file_with_one_target_needs_no_name(tmp_path: Path) -> None:
 
 
 def test_a_name_of_another_kind_is_refused(program: str) -> None:
-    assert "table is a dict; this command works on Value, Executable" in refuses(
+    assert "table is of type dict; this command works on Value, Executable" in refuses(
         "run", f"{program}:table"
     )
 
@@ -98,6 +98,27 @@ def test_an_error_of_graphc_is_a_message_with_the_line(tmp_path: Path) -> None:
     said = refuses("run", f"{path}:z")
     assert "ShapeError" in said
     assert "bad.py:4" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "messages"),
+    [
+        ("def f(:", ("cannot be imported", "SyntaxError")),
+        ("import nosuch", ("line 1", "No module named 'nosuch'")),
+        ("def f():\n    1 / 0\nf()", ("line 3, in <module>", "line 2, in f", "ZeroDivisionError")),
+        ("raise SystemExit(3)", ("ends the program while imported (SystemExit(3))",)),
+    ],
+)
+def test_a_broken_file_shows_its_own_lines(
+    tmp_path: Path, text: str, messages: tuple[str, ...]
+) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text(text)
+    said = refuses("explain", f"{path}:x")
+    assert "importlib" not in said
+    assert "cli.py" not in said
+    for message in messages:
+        assert message in said
 
 
 # ---- run
@@ -118,6 +139,20 @@ def test_run_takes_arrays_and_zeros(program: str, tmp_path: Path) -> None:
     from_zeros = succeeds("run", f"{program}:predict", "--zeros", "--size", "B=2", "--repeat", "0")
     assert "float32[2, 3]" in from_file
     assert "float32[2, 3]" in from_zeros
+
+
+def test_an_array_says_the_size_of_the_other_inputs(program: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((5, 4), np.float32))
+    given = ("--input", f"x={tmp_path / 'x.npy'}", "--repeat", "0")
+    assert "output: float32[]" in succeeds("run", f"{program}:step", *given)
+
+
+def test_a_file_of_several_arrays_is_refused(program: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", a=np.zeros((5, 4), np.float32))
+    (tmp_path / "empty.npy").touch()
+    for name, message in (("x.npz", "holds several arrays"), ("empty.npy", "No data left")):
+        given = ("--input", f"x={tmp_path / name}")
+        assert message in refuses("run", f"{program}:predict", *given)
 
 
 def test_run_compiles_a_value_with_its_inputs(program: str) -> None:
@@ -142,6 +177,10 @@ def test_random_inputs_repeat_by_seed(tmp_path: Path) -> None:
         (("--size", "B"), "not NAME=VALUE"),
         (("--input", "w=w.npy"), "no input named w; there is x"),
         (("--input", "x=nowhere.npy"), "nowhere.npy"),
+        (("--input", "x=a.npy", "--input", "x=b.npy"), "x is given twice"),
+        (("--size", "B=99999999999999"), "Unable to allocate"),
+        (("--size", "B=99999999999999999999999"), "input x of shape"),
+        (("--seed", "-1"), "-1 is not in the range"),
     ],
 )
 def test_bad_options_are_named(program: str, options: tuple[str, ...], message: str) -> None:
@@ -153,6 +192,16 @@ def test_bad_options_are_named(program: str, options: tuple[str, ...], message: 
 
 def test_explain_speaks_of_kernels(program: str) -> None:
     assert "kernel" in succeeds("explain", f"{program}:step")
+
+
+def test_explain_names_lines_of_the_file_alone(tmp_path: Path) -> None:
+    """The default generator was made by `import graphc`, whose line says nothing."""
+    path = tmp_path / "noise.py"
+    path.write_text("import graphc as gc\nz = gc.random.normal((64, 3))\n")
+    said = succeeds("explain", f"{path}:z")
+    assert "importlib" not in said
+    assert "from ?" not in said
+    assert "from noise.py:2" in said
 
 
 @pytest.mark.parametrize("name", ["loss", "net", "step"])

@@ -430,7 +430,7 @@ class _Emission:
             base,
             flops,
             last.block,
-            last.source,
+            last.source or next(iter(call.kernel.sources), None),  # a generator's count has none
         )
 
     def _launch_routine(self, call: RoutineCall) -> Launch:
