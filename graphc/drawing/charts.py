@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from graphc.drawing.scene import Mark, Text, line, rectangle
 from graphc.drawing.style import (
+    BACKGROUND,
     GRID,
     INK,
     MUTED,
@@ -71,7 +72,7 @@ def row_marks(
     marks: list[Mark] = []
     for number, row in enumerate(rows):
         y = top + number * ROW
-        text = clipped(row.name, SMALL, names - 8)
+        text = clipped(row.name, SMALL, names - 8, middle=True)
         at = (left - 6, y + ROW - 5)
         marks.append(Text(at, text, SMALL, INK, "end", tip=row.tip or row.name, link=row.link))
         for bar in row.bars:
@@ -99,10 +100,10 @@ def _note(row: Row, y: float, left: float, right: float) -> Text:
     start = min((bar.left for bar in row.bars), default=left)
     width = text_width(row.note, NOTE)
     if end + width + 6 <= right:
-        return Text((end + 4, y + ROW - 5), row.note, NOTE, MUTED, "start")
+        return Text((end + 4, y + ROW - 5), row.note, NOTE, MUTED, "start", halo=BACKGROUND)
     if start - width - 6 >= left:
-        return Text((start - 4, y + ROW - 5), row.note, NOTE, MUTED, "end")
-    return Text((right - 3, y + ROW - 5), row.note, NOTE, INK, "end")
+        return Text((start - 4, y + ROW - 5), row.note, NOTE, MUTED, "end", halo=BACKGROUND)
+    return Text((right - 3, y + ROW - 5), row.note, NOTE, INK, "end", halo=BACKGROUND)
 
 
 def nice_step(span: float, count: int) -> float:

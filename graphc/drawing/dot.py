@@ -16,7 +16,7 @@ import graphviz
 
 from graphc.drawing.picture import CIRCLES, Cluster, Edge, Item, Picture
 from graphc.drawing.scene import Point
-from graphc.drawing.shapes import measure, room
+from graphc.drawing.shapes import measure, room, shown_lines
 from graphc.drawing.style import FONT, INK, NOTE, PHASES, SHADED, SMALL
 from graphc.errors import BackendError
 from graphc.records import dataclass
@@ -78,6 +78,8 @@ def dot_text(picture: Picture, *, purpose: str = "show") -> str:
     for item in picture.items:
         if placing and item.faces:
             _write_facing(graph, item)
+    for above, below in picture.stacks:  # dot has no order for what nothing joins
+        graph.edge(above, below, style="invis")
     return str(graph.source)
 
 
@@ -131,7 +133,7 @@ def _write_item(graph: Any, item: Item, purpose: str) -> None:
     shape = _DOT_SHAPES.get(item.shape, "box")
     if item.shape == "bullet":
         shape = "house" if item.upwards else "invhouse"
-    label = "\\n".join(_escaped(line.text) for line in item.lines)
+    label = "\\n".join(_escaped(line.text) for line in shown_lines(item))
     if item.shape == "delay":
         label = "z⁻¹"
     if placing:

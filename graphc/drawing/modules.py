@@ -21,7 +21,12 @@ def module_picture(module: Module, *, depth: int | None = None, title: str = "")
     drawing = _Tree(depth)
     drawing.add(module, "", "", 0)
     return Picture(
-        title, tuple(drawing.items), tuple(drawing.edges), tuple(drawing.clusters), ("function",)
+        title,
+        tuple(drawing.items),
+        tuple(drawing.edges),
+        tuple(drawing.clusters),
+        ("function",),
+        stacks=tuple(drawing.stacks),
     )
 
 
@@ -31,6 +36,7 @@ class _Tree:
     items: list[Item] = field(default_factory=list)
     edges: list[Edge] = field(default_factory=list)
     clusters: list[Cluster] = field(default_factory=list)
+    stacks: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, module: Module, name: str, parent: str, level: int) -> tuple[str, str]:
         """The keys of the first and the last function of ``module``."""
@@ -41,9 +47,11 @@ class _Tree:
         kind = module._own_name
         self.clusters.append(Cluster(key, f"{name}: {kind}" if name else kind, parent))
         ends = [self.add(child, path, key, level + 1) for path, child in children]
-        if isinstance(module, Series):
-            for (_, tail), (head, _) in pairwise(ends):
-                self.edges.append(Edge(tail, head))
+        for (_, above), (below, _) in pairwise(ends):
+            if isinstance(module, Series):
+                self.edges.append(Edge(above, below))
+            else:
+                self.stacks.append((above, below))
         return ends[0][0], ends[-1][1]
 
     def _leaf(self, module: Module, name: str, parent: str) -> tuple[str, str]:

@@ -96,3 +96,5 @@ class Picture:
     clusters: tuple[Cluster, ...] = ()
     legend: tuple[str, ...] = field(default=())  # names of entries, see render
     note: str = ""
+    #: pairs of items, one below the other though nothing joins them
+    stacks: tuple[tuple[str, str], ...] = ()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from graphc.drawing.dot import run_dot
 from graphc.drawing.scene import Path, Point, Scene, Text
-from graphc.drawing.style import BACKGROUND, FONT, text_width
+from graphc.drawing.style import BACKGROUND, FONT, HALO, text_width
 
 __all__ = ["raster", "xdot_text"]
 
@@ -17,6 +17,8 @@ _DOTS_PER_INCH = 144
 #: older versions of Graphviz read no string longer than 16 KB; DOT's + joins several
 _CHUNK = 6000
 _DASHES = {"": "solid", "dashed": "dashed", "dotted": "dotted"}
+#: xdot knows no outlines of letters: a rim is the text itself, shifted all around
+_RIM = tuple((dx, dy) for dx in (-HALO, 0.0, HALO) for dy in (-HALO, 0.0, HALO) if dx or dy)
 _ALIGN = {"start": -1, "middle": 0, "end": 1}
 
 
@@ -94,13 +96,19 @@ def _text(text: Text, height: float) -> str:
     x, y = text.at
     style = (1 if text.bold else 0) | (2 if text.italic else 0)
     width = text_width(text.text, text.size, bold=text.bold)
-    place = f"{x:.1f} {height - y:.1f} {_ALIGN[text.anchor]} {width:.1f}"
+
+    def at(dx: float, dy: float) -> str:
+        place = f"{x + dx:.1f} {height - y + dy:.1f} {_ALIGN[text.anchor]} {width:.1f}"
+        return _string(f"T {place}", text.text)
+
+    rim = [_string("c", text.halo), *(at(dx, dy) for dx, dy in _RIM)] if text.halo else []
     return " ".join(
         [
             _string(f"F {text.size:g}", FONT),
-            _string("c", text.colour),
             f"t {style}",
-            _string(f"T {place}", text.text),
+            *rim,
+            _string("c", text.colour),
+            at(0.0, 0.0),
         ]
     )
 

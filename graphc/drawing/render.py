@@ -53,6 +53,8 @@ def render(picture: Picture, layout: Layout) -> Scene:
         if item.key in layout.items:
             marks += draw_item(item, layout.items[item.key], measure(item))
             marks += _draw_ports(item, picture, layout)
+    for cluster in picture.clusters:
+        marks += _draw_title(cluster, layout)
     for number, edge in enumerate(picture.edges):
         if number in layout.edges and edge.label:
             ends = shapes[edge.tail] in CIRCLES, shapes[edge.head] in CIRCLES
@@ -60,8 +62,9 @@ def render(picture: Picture, layout: Layout) -> Scene:
     symbols = legend(picture.legend)
     width = max(layout.width, _extent(symbols), text_width(picture.title, TITLE, bold=True))
     left = _MARGIN + (width - layout.width) / 2
-    shifted = [moved(m, left, _MARGIN + _TITLE_HEIGHT) for m in marks]
-    height = layout.height + 2 * _MARGIN + _TITLE_HEIGHT + (_LEGEND_HEIGHT if symbols else 0)
+    above = _TITLE_HEIGHT if picture.title or picture.note else 0
+    shifted = [moved(m, left, _MARGIN + above) for m in marks]
+    height = layout.height + 2 * _MARGIN + above + (_LEGEND_HEIGHT if symbols else 0)
     return Scene(
         width + 2 * _MARGIN,
         height,
@@ -104,21 +107,30 @@ def _draw_cluster(cluster: Cluster, layout: Layout) -> list[Mark]:
     phase = PHASES[cluster.phase]
     border = "" if cluster.panel else phase.line
     fill = phase.panel if cluster.panel else ""
-    box = rectangle(
-        left,
-        top,
-        right - left,
-        bottom - top,
-        radius=6,
-        line=border,
-        fill=fill,
-        stroke=0.8,
-        tip=cluster.tip or cluster.label,
-    )
-    if not cluster.label:
-        return [box]
+    return [
+        rectangle(
+            left,
+            top,
+            right - left,
+            bottom - top,
+            radius=6,
+            line=border,
+            fill=fill,
+            stroke=0.8,
+            tip=cluster.tip or cluster.label,
+        )
+    ]
+
+
+def _draw_title(cluster: Cluster, layout: Layout) -> list[Mark]:
+    """Of a box, over the edges that cross it."""
+    if cluster.key not in layout.clusters or not cluster.label:
+        return []
+    left, top, _, _ = layout.clusters[cluster.key]
+    phase = PHASES[cluster.phase]
     at = (left + 7, top + 13)
-    return [box, Text(at, cluster.label, SMALL, phase.line, "start", bold=cluster.panel)]
+    bold = cluster.panel
+    return [Text(at, cluster.label, SMALL, phase.line, "start", bold, halo=phase.panel)]
 
 
 # ---- edges
@@ -201,7 +213,8 @@ def _draw_label(edge: Edge, points: Sequence[Point], *, at_end: bool) -> list[Ma
         return [paper, Text((x, y + 3), shown, NOTE, colour, "middle", tip=tip)]
     x, y, side = _beside(points, at_end)
     anchor = "start" if side > 0 else "end"
-    return [Text((x + 5 * side, y + 2), edge.label, NOTE, colour, anchor, tip=tip)]
+    halo = PHASES[edge.phase].panel
+    return [Text((x + 5 * side, y + 2), edge.label, NOTE, colour, anchor, tip=tip, halo=halo)]
 
 
 def _beside(points: Sequence[Point], at_end: bool) -> tuple[float, float, float]:

@@ -54,7 +54,10 @@ class Path:
 
 @dataclass(frozen=True)
 class Text:
-    """One line of text. ``at`` is on its base line; ``anchor``: "start", "middle" or "end"."""
+    """One line of text. ``at`` is on its base line; ``anchor``: "start", "middle" or "end".
+
+    A ``halo`` is the colour of a rim that keeps lines behind the text from striking it out.
+    """
 
     at: Point
     text: str
@@ -65,6 +68,7 @@ class Text:
     italic: bool = False
     tip: str = ""
     link: str = ""
+    halo: str = ""
 
 
 Mark = Union[Path, Text]
@@ -186,6 +190,7 @@ def moved(mark: Mark, dx: float, dy: float) -> Mark:
             mark.italic,
             mark.tip,
             mark.link,
+            mark.halo,
         )
     moves = tuple((k, tuple((x + dx, y + dy) for x, y in ps)) for k, ps in mark.moves)
     return Path(moves, mark.line, mark.fill, mark.width, mark.dash, mark.tip, mark.link)

@@ -254,7 +254,7 @@ def _memory_map(
         x0, x1 = steps.span(peak)
         band = rectangle(x0, top, x1 - x0, _MAP_HEIGHT, line=INK, stroke=1.4, dash="dashed")
         marks += [band, Text(((x0 + x1) / 2, low + 12), "peak", NOTE, INK, bold=True)]
-    return marks
+    return sorted(marks, key=lambda mark: isinstance(mark, Text))  # names over all lines
 
 
 def _block(
@@ -266,7 +266,8 @@ def _block(
     ]
     if height >= 10 and width >= 24:
         label = clipped(f"{name} {bytes_text(size)}", NOTE, width - 6)
-        marks.append(Text((x + width / 2, y + height / 2 + 3), label, NOTE, INK, tip=tip))
+        at = (x + width / 2, y + height / 2 + 3)
+        marks.append(Text(at, label, NOTE, INK, tip=tip, halo=fill))
     return marks
 
 

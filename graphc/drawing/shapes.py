@@ -30,7 +30,7 @@ from graphc.drawing.style import (
     text_width,
 )
 
-__all__ = ["draw_item", "measure", "room"]
+__all__ = ["draw_item", "measure", "room", "shown_lines"]
 
 #: font size, bold, italic, colour of each style of line
 _STYLES = {
@@ -41,7 +41,9 @@ _STYLES = {
 }
 _LEADING = 1.25
 _WIDEST = 260.0
-_CIRCLE_MIN, _CIRCLE_MAX = 22.0, 62.0
+_CIRCLE_MIN, _CIRCLE_MAX, _CIRCLE_MOST = 22.0, 62.0, 84.0
+#: longer names than this break at an underscore where they stand in a circle
+_SHORT_NAME = 10
 _PORT_ROW = 11.0
 #: wider names than this stand in a rectangle
 _SQUARE = 130.0
@@ -53,12 +55,13 @@ def measure(item: Item) -> tuple[float, float]:
     >>> measure(Item("v", "computed"))
     (22.0, 22.0)
     """
-    width = max((_line_width(line) for line in item.lines), default=0.0)
-    height = sum(_STYLES[line.style][0] * _LEADING for line in item.lines)
+    lines = shown_lines(item)
+    width = max((_line_width(line) for line in lines), default=0.0)
+    height = sum(_STYLES[line.style][0] * _LEADING for line in lines)
     if item.shape in CIRCLES:
         rings = 7.0 if item.shape in ("state", "parameter") else 0.0
         needed = max(width + 10.0, height + 8.0, _CIRCLE_MIN) + rings
-        size = min(needed, _CIRCLE_MAX)
+        size = min(needed, _CIRCLE_MAX if lines == item.lines else _CIRCLE_MOST)
         return round(size, 1), round(size, 1)
     ports = max(_ports_width(item.inputs), _ports_width(item.outputs))
     width = max(min(width, _WIDEST), ports) + 18.0
@@ -76,6 +79,25 @@ def measure(item: Item) -> tuple[float, float]:
     else:
         height += 8.0
     return round(width, 1), round(height, 1)
+
+
+def shown_lines(item: Item) -> tuple[Line, ...]:
+    """The lines that an item shows: in a circle a long name of several words takes two.
+
+    >>> [line.text for line in shown_lines(Item("s", "state", (Line("running_mean", "plain"),)))]
+    ['running_', 'mean']
+    """
+    if item.shape not in CIRCLES:
+        return item.lines
+    lines: list[Line] = []
+    for line in item.lines:
+        places = [n + 1 for n, c in enumerate(line.text[:-1]) if c == "_" and n]
+        if line.style != "plain" or len(line.text) <= _SHORT_NAME or not places:
+            lines.append(line)
+            continue
+        at = min(places, key=lambda n: abs(2 * n - len(line.text)))
+        lines += [Line(line.text[:at], "detail"), Line(line.text[at:], "detail")]
+    return tuple(lines)
 
 
 def _line_width(line: Line) -> float:
@@ -215,14 +237,15 @@ def _shadow(marks: Sequence[Mark]) -> list[Mark]:
 def _labels(item: Item, box: Box) -> list[Mark]:
     x, y, width, height = box
     marks: list[Mark] = []
-    top = y + (height - sum(_STYLES[line.style][0] * _LEADING for line in item.lines)) / 2
+    lines = shown_lines(item)
+    top = y + (height - sum(_STYLES[line.style][0] * _LEADING for line in lines)) / 2
     if item.shape == "bullet":  # towards the flat side, away from the round one
         nose = _nose(width, height - _nose(width, height) - 8.0) * 0.45
         top += nose if item.upwards else -nose
-    for line in item.lines:
+    for line in lines:
         size, bold, italic, colour = _STYLES[line.style]
         space = max(width - (6.0 if item.shape in CIRCLES else 4.0), 12.0)
-        text = clipped(line.text, size, space, bold=bold)
+        text = clipped(line.text, size, space, bold=bold, middle=True)
         baseline = top + size
         marks.append(
             Text((x + width / 2, baseline), text, size, colour, "middle", bold, italic, item.tip)

@@ -13,6 +13,7 @@ __all__ = [
     "BODY",
     "FONT",
     "GRID",
+    "HALO",
     "INK",
     "MUTED",
     "NOTE",
@@ -31,6 +32,8 @@ FONT = "Helvetica"
 TITLE, BODY, SMALL, NOTE = 15.0, 12.0, 10.0, 9.0
 
 BACKGROUND = "#ffffff"
+#: how far the rim around a text reaches
+HALO = 1.5
 INK = "#1f2430"
 MUTED = "#5b6472"
 GRID = "#dfe3e8"
@@ -80,14 +83,23 @@ def text_width(text: str, size: float, *, bold: bool = False) -> float:
     return units / 1000 * size * _SLACK * (1.12 if bold else 1.0)
 
 
-def clipped(text: str, size: float, width: float, *, bold: bool = False) -> str:
-    """``text``, or as much of its beginning as fits into ``width`` points with an ellipsis.
+def clipped(
+    text: str, size: float, width: float, *, bold: bool = False, middle: bool = False
+) -> str:
+    """``text``, or as much of it as fits into ``width`` points with an ellipsis at its end, or in
+    its ``middle``: names that are made of parts differ in their last one.
 
     >>> clipped("a_rather_long_name", 10.0, 60.0)
     'a_rather_l…'
+    >>> clipped("a_rather_long_name", 10.0, 60.0, middle=True)
+    'a_ra…name'
     """
     if text_width(text, size, bold=bold) <= width:
         return text
-    while text and text_width(text + "…", size, bold=bold) > width:
-        text = text[:-1]
-    return text + "…"
+    kept = len(text)
+    shown = text + "…"
+    while kept and text_width(shown, size, bold=bold) > width:
+        kept -= 1
+        end = kept // 2 if middle else 0
+        shown = text[: kept - end] + "…" + text[len(text) - end :]
+    return shown

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from graphc.drawing.scene import Mark, Path, Scene, Text
-from graphc.drawing.style import BACKGROUND
+from graphc.drawing.style import BACKGROUND, HALO
 
 __all__ = ["svg_text"]
 
@@ -60,6 +60,9 @@ def _text(text: Text) -> str:
         attributes.append('font-weight="bold"')
     if text.italic:
         attributes.append('font-style="italic"')
+    if text.halo:
+        attributes.append(f'stroke="{text.halo}" stroke-width="{2 * HALO:g}"')
+        attributes.append('stroke-linejoin="round" paint-order="stroke"')
     return _tagged("text", attributes, _escaped(text.text), text.tip)
 
 

@@ -7,9 +7,11 @@ import pytest
 import graphc as gc
 from graphc import nn
 from graphc.drawing.diagram import diagram
-from graphc.drawing.dot import dot_text
+from graphc.drawing.dot import dot_text, lay_out
 from graphc.drawing.graph import graph_picture
+from graphc.drawing.modules import module_picture
 from graphc.drawing.picture import Edge, Item, Picture
+from tests.draw.conftest import needs_dot
 from tests.draw.programs import Running, closed, mlp, mlp_step, noisy_step, recurrent, tower
 
 
@@ -215,3 +217,19 @@ def test_every_primitive_stands_in_the_graph() -> None:
     for name in ("max", "exp", "sum", "÷", "softmax"):
         assert name in text
     assert {c.label for c in picture.clusters} >= {"Softmax"}
+
+
+@needs_dot
+def test_modules_stand_in_the_order_of_their_registration() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            self.first, self.second = nn.Linear(8, 4), nn.ReLU() >> nn.Linear(4, 4)
+            self.third, self.fourth = nn.Dropout(0.5), nn.Linear(4, 2)
+
+        def forward(self, x: gc.Value) -> gc.Value:
+            return x
+
+    picture = module_picture(Net())
+    places = lay_out(picture).items
+    shown = {i.lines[1].text: places[i.key][1] for i in picture.items if len(i.lines) > 1}
+    assert shown["first"] < shown["third"] < shown["fourth"]

@@ -39,6 +39,15 @@ def test_svg_numbers_are_short_and_the_text_is_xml() -> None:
     assert "0.3333" not in text
 
 
+def test_a_halo_lies_behind_its_text() -> None:
+    scene = Scene(40, 20, (Text((9, 9), "12 ms", halo="#fedcba"),))
+    assert 'stroke="#fedcba"' in svg_text(scene)
+    assert 'paint-order="stroke"' in svg_text(scene)
+    drawn = xdot_text(scene)
+    assert drawn.count("5 -12 ms") == 9
+    assert drawn.index("-#fedcba") < drawn.index("-#1f2430") < drawn.rindex("5 -12 ms")
+
+
 def test_text_fits_its_shape() -> None:
     for shape in ("bullet", "cost", "computed", "box", "switch", "diamond", "buffer"):
         for name in ("x", "a_name_of_some_length", "W" * 80):
