@@ -359,14 +359,16 @@ class Context:
 def masked(table: TermTable, term: Term, pred: Term, fill: Term) -> Term:
     """``term`` where ``pred``, else ``fill``; no load in it happens where ``pred`` is false.
 
-    load x[i - 2]  ->  load x[i - 2] if i >= 2 else 0.0
+    load x[i - 2]       ->  load x[i - 2] if i >= 2 else 0.0
+    load x[load n[i-2]] ->  load x[load n[i-2] if i >= 2] if i >= 2 else 0.0
     """
     if isinstance(pred, Const):
         return term if pred.value else fill
+    guarded = Substitution(guard=pred)
     if isinstance(term, Load) and term.pred is None and term.fill is None:
-        return table.load(term.tensor, term.index, term.dtype, pred, fill)
-
-    return table.where(pred, table.substitute(term, Substitution(guard=pred)), fill)
+        index = tuple(table.substitute(t, guarded) for t in term.index)  # they may be loads too
+        return table.load(term.tensor, index, term.dtype, pred, fill)
+    return table.where(pred, table.substitute(term, guarded), fill)
 
 
 _LETTERS = ("i", "j", "k", "l", "m", "n")

@@ -266,3 +266,14 @@ def test_a_product_is_not_computed_again_for_each_element_of_a_window(rectified:
     assert len(contractions) == 2  # the convolution, and its gradient at the maxima's own places
     assert all("//" not in text for text in contractions)
     assert "would recompute `d_convolution` 4×" in map(str, compiled.fused.refusals.values())
+
+
+@pytest.mark.parametrize("move", [
+    lambda y: ops.roll(y, 3, 1), lambda y: ops.pad(y, [(0, 0), (2, 1)]),
+], ids=["rolled", "padded"])  # fmt: skip
+def test_places_of_elements_are_read_only_where_the_elements_are(move: Rows) -> None:
+    """Sorted rows are looked up at ``load places[j - 2, i]``, which is outside of them as well
+    where the moved element is: verification shows it, the values would not.
+    """
+    x = gc.observed("x", (5, 7))
+    check_levels([x], [move(ops.sort(x, 0))])
