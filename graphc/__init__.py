@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+import graphc.text  # noqa: F401 - so that graphs can print themselves
 from graphc import nn, ops, optim, random, tree
 from graphc.autodiff import grad, hvp, jvp, vjp
 from graphc.batching import vmap
@@ -50,7 +51,6 @@ from graphc.mixed_precision import autocast
 from graphc.nn.receptive_field import receptive_field
 from graphc.nn.remat import remat
 from graphc.random import Rng, manual_seed
-from graphc.text_parser import parse_graph
 from graphc.types import (
     Dim,
     bfloat16,
@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from graphc.export import load_executable as load_executable
     from graphc.files import load_arrays as load_arrays
     from graphc.files import save_arrays as save_arrays
+    from graphc.text_parser import parse_graph as parse_graph
 
 #: names imported at first use, and where they live ("" after the colon: the module itself)
 _LAZY = {
@@ -85,6 +86,7 @@ _LAZY = {
     "draw": "graphc.draw:draw",
     "load_executable": "graphc.export:load_executable",
     "load_arrays": "graphc.files:load_arrays",
+    "parse_graph": "graphc.text_parser:parse_graph",
     "restore": "graphc.checkpoint:restore",
     "save": "graphc.checkpoint:save",
     "save_arrays": "graphc.files:save_arrays",

@@ -16,6 +16,7 @@ from graphc.closing import close, depends_on_mode
 from graphc.errors import BackendError, BindError, GraphcError, ModeError
 from graphc.executable import Executable
 from graphc.graph import SOURCES, STATES, Graph, Value, ancestors
+from graphc.memory import collection_paused
 from graphc.ops.lifting import constant
 from graphc.types import Dim, Size, TensorType, int64
 from graphc.updates import Updates, writes_parameters
@@ -90,20 +91,21 @@ def compile(  # noqa: A001 - the verb that everybody expects
     _check_inputs(arguments, needed, unused)
     graph = Graph(observed, needed.outputs, needed.updates)
     label = name or _name(values, checked)
-    return Executable(
-        graph,
-        tuple(arguments),
-        form,
-        name=label,
-        mode=chosen or "eval",
-        backend=_backend_of(backend, device),
-        check_nan=check == "nan",
-        memory_budget=memory_budget,
-        precision=precision,
-        donated=_donated(arguments, donate),
-        target=target,
-        tune=tune,
-    )
+    with collection_paused():  # the backend is imported here, too
+        return Executable(
+            graph,
+            tuple(arguments),
+            form,
+            name=label,
+            mode=chosen or "eval",
+            backend=_backend_of(backend, device),
+            check_nan=check == "nan",
+            memory_budget=memory_budget,
+            precision=precision,
+            donated=_donated(arguments, donate),
+            target=target,
+            tune=tune,
+        )
 
 
 # ---- what compile was given

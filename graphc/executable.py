@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +23,9 @@ from graphc.bind import Parameter, bind_arguments, order_arguments
 from graphc.closing import bind_graph
 from graphc.donation import give_away, takable
 from graphc.errors import BackendError, BindError, DTypeError, OutOfMemoryError, ShapeError
-from graphc.export import Content, write_export
 from graphc.files import FilePath
 from graphc.graph import HOOKS, Graph, Value
 from graphc.memory import collection_paused
-from graphc.passes.explain import Explanation, explain
 from graphc.passes.memory import MemoryPlan, plan_memory
 from graphc.passes.pipeline import Compiled, compile_graph
 from graphc.passes.rematerialize import recomputations
@@ -36,6 +34,9 @@ from graphc.records import dataclass
 from graphc.schedule import Schedule, bind_sizes, place_buffers
 from graphc.state import StateCell
 from graphc.types import Dim, Size, TensorType, int64
+
+if TYPE_CHECKING:
+    from graphc.passes.explain import Explanation
 
 __all__ = ["Executable"]
 
@@ -327,6 +328,8 @@ class Executable:
         schedule = scheduled.schedule
         if latest.memory is not None:
             schedule = place_buffers(schedule, latest.memory.offsets)
+        from graphc.export import Content, write_export  # few programs are exported
+
         write_export(
             path,
             Content(
@@ -342,6 +345,8 @@ class Executable:
 
     def explain(self) -> Explanation:
         """What was fused into what, and for each edge that was not, why, with a number."""
+        from graphc.passes.explain import explain  # few programs are looked at
+
         latest = self._latest()
         return explain(latest.compiled, latest.memory, latest.loaded.control)
 

@@ -1,10 +1,10 @@
-"""``dataclass`` for frozen records, cheap to define.
+"""``dataclass`` for records, cheap to define.
 
-The standard one compiles six functions for every frozen class, half a millisecond each time; with
-a hundred classes that was half of ``import graphc``, and a quarter of compiling from a warm cache.
-Here only ``__init__`` is compiled, and the rest are closures over the fields' names. What comes out
-is a dataclass all the same (``fields``, ``replace``, ``match``), and type checkers see the standard
-one.
+The standard one compiles three functions for every class, six for a frozen one, half a millisecond
+or more each time; with a hundred classes that was half of ``import graphc``, and a quarter of
+compiling from a warm cache. Here only ``__init__`` is compiled, and the rest are closures over the
+fields' names. What comes out is a dataclass all the same (``fields``, ``replace``, ``match``), and
+type checkers see the standard one.
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ else:
         """
         if cls is None:
             return lambda cls: dataclass(cls, frozen=frozen, eq=eq, kw_only=kw_only)
-        if not frozen:
-            return dataclasses.dataclass(cls, eq=eq, kw_only=kw_only)
-        return _frozen(cls, eq, kw_only)
+        return _made(cls, frozen, eq, kw_only)
 
 
-def _frozen(cls: type, eq: bool, kw_only: bool) -> type:
+def _made(cls: type, frozen: bool, eq: bool, kw_only: bool) -> type:
     own = dict(vars(cls))
+    if cls.__doc__ is None:
+        cls.__doc__ = cls.__name__  # else the standard one writes the signature there: dear
     made: Any = dataclasses.dataclass(cls, init=False, repr=False, eq=False, kw_only=kw_only)
-    members: dict[str, Any] = {
-        "__repr__": _repr,
-        "__setattr__": _refuse_set,
-        "__delattr__": _refuse_delete,
-    }
+    members: dict[str, Any] = {"__repr__": _repr}
+    if frozen:
+        members |= {"__setattr__": _refuse_set, "__delattr__": _refuse_delete}
     if eq:
-        members |= _comparison(dataclasses.fields(made))
+        members |= _comparison(dataclasses.fields(made), frozen)
     if own.get("__hash__") is None:
         own.pop("__hash__", None)  # a class that defines __eq__ alone has the hash None
     for name, member in members.items():
         if name not in own:
             setattr(made, name, member)
-    made.__init__ = _initializer(made)
+    made.__init__ = _initializer(made, frozen)
     return cls
 
 
-def _comparison(fields: tuple[dataclasses.Field[Any], ...]) -> dict[str, Any]:
-    """``__eq__`` of the same class by the fields that compare, and ``__hash__`` by the same."""
+def _comparison(fields: tuple[dataclasses.Field[Any], ...], frozen: bool) -> dict[str, Any]:
+    """``__eq__`` of the same class by the fields that compare, and ``__hash__`` by the same; what
+    may change has no hash.
+    """
     key = _getter([f.name for f in fields if f.compare])
     hashed = _getter([f.name for f in fields if (f.compare if f.hash is None else f.hash)])
 
@@ -66,7 +66,7 @@ def _comparison(fields: tuple[dataclasses.Field[Any], ...]) -> dict[str, Any]:
             return NotImplemented
         return key(self) == key(other)
 
-    return {"__eq__": equal, "__hash__": lambda self: hash(hashed(self))}
+    return {"__eq__": equal, "__hash__": (lambda self: hash(hashed(self))) if frozen else None}
 
 
 def _getter(names: list[str]) -> Any:
@@ -84,7 +84,7 @@ class _Factory:
 _FACTORY = _Factory()
 
 
-def _initializer(made: Any) -> Any:
+def _initializer(made: Any, frozen: bool) -> Any:
     """``__init__(self, a, b=default, *, c)``: sets every field, then calls ``__post_init__``."""
     scope: dict[str, Any] = {"set_field": object.__setattr__, "FACTORY": _FACTORY}
     plain: list[str] = ["self"]
@@ -105,7 +105,7 @@ def _initializer(made: Any) -> Any:
             value = f"make_{name}()"
         else:
             continue  # its default is an attribute of the class, or __post_init__ sets it
-        body.append(f"set_field(self, {name!r}, {value})")
+        body.append(f"set_field(self, {name!r}, {value})" if frozen else f"self.{name} = {value}")
     if named:
         plain += ["*", *named]
     if hasattr(made, "__post_init__"):

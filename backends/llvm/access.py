@@ -12,6 +12,7 @@ from functools import partial
 
 from graphc.backends.llvm.context import I64, Context, Position, memory_type, register_type
 from graphc.backends.llvm.ir import PTR, LLVMType, V, literal
+from graphc.backends.llvm.target import LINE
 from graphc.errors import KernelError
 from graphc.kernel.bounds import unproved
 from graphc.kernel.terms import KernelTensor, Load, Store, Term
@@ -32,7 +33,6 @@ __all__ = [
 ]
 
 
-LINE = 64  # bytes of a cache line
 I32 = LLVMType("i32")
 NEAREST, DATA = 3, 1  # llvm.prefetch: keep it in the nearest cache; not instructions
 

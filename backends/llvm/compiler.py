@@ -10,7 +10,7 @@ from pathlib import Path
 from graphc import types
 from graphc.backends.cache import Cache, default_cache
 from graphc.backends.llvm import codegen, windows
-from graphc.backends.llvm.emit import emit_nest, grid_blocks, scratch_bytes
+from graphc.backends.llvm.frame import grid_blocks, scratch_bytes
 from graphc.backends.llvm.runtime import CompiledKernel
 from graphc.backends.llvm.target import Target, host_target
 from graphc.kernel.terms import Kernel
@@ -69,6 +69,8 @@ def compile_kernel(
     nest = build_nest(kernel, tiling)
 
     def text() -> str:
+        from graphc.backends.llvm.emit import emit_nest  # a warm cache needs no emitter
+
         return emit_nest(nest, target, symbol)
 
     code = (cache or default_cache()).get(

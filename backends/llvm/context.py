@@ -14,9 +14,9 @@ from itertools import product
 
 from graphc.backends.llvm import vecmath
 from graphc.backends.llvm.ir import Buffer, Function, LLVMType, Module, V, literal
-from graphc.backends.llvm.target import Target
+from graphc.backends.llvm.target import Target, vector_lanes
 from graphc.errors import KernelError
-from graphc.kernel.terms import AxisIndex, Const, Kernel, ScalarValue, SizeValue, Term
+from graphc.kernel.terms import AxisIndex, Const, ScalarValue, SizeValue, Term
 from graphc.nest import Affine, Nest
 from graphc.records import dataclass
 from graphc.types import Dim, DType, Extent, Quotient, bool_
@@ -30,7 +30,6 @@ __all__ = [
     "constant",
     "memory_type",
     "register_type",
-    "vector_lanes",
 ]
 
 I64 = LLVMType("i64")
@@ -342,16 +341,6 @@ class Context:
         for mask in present[1:]:
             whole = self.born(self.f.binary("and", whole, self.splat(mask, lanes)))
         return whole
-
-
-def vector_lanes(kernel: Kernel, target: Target) -> int:
-    """Lanes of a vector: as many as the widest float of the kernel fills a register with (at least
-    two).
-    """
-    widest = max(
-        (t.type.dtype.itemsize for t in kernel.tensors.values() if t.type.dtype.is_float), default=4
-    )
-    return max(2, target.vector_bits // (8 * max(widest, 4)))
 
 
 def _is_int(value: V) -> bool:

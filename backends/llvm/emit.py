@@ -20,8 +20,8 @@ from graphc.backends.llvm.context import (
     Position,
     constant,
     memory_type,
-    vector_lanes,
 )
+from graphc.backends.llvm.frame import block_count, layout_buffers
 from graphc.backends.llvm.ir import PTR, Function, LLVMType, Module, V, literal
 from graphc.backends.llvm.plain import Plain, emit_plain
 from graphc.backends.llvm.target import Target
@@ -48,7 +48,7 @@ from graphc.nest import (
 from graphc.records import dataclass
 from graphc.types import DType, Extent
 
-__all__ = ["emit_kernel", "emit_nest", "grid_blocks", "scratch_bytes"]
+__all__ = ["emit_kernel", "emit_nest"]
 
 
 def emit_kernel(kernel: Kernel, tiling: Tiling, target: Target, symbol: str = "kernel") -> str:
@@ -78,24 +78,6 @@ def emit_nest(nest: Nest, target: Target, symbol: str) -> str:
         f'"prefer-vector-width"="{width}" "min-legal-vector-width"="{width}" }}'
     )
     return module.text()
-
-
-def grid_blocks(nest: Nest) -> Extent:
-    """The number of grid blocks: the product over blocked axes of extent / block, rounded up."""
-    total: Extent = 1
-    for axis in nest.grid:
-        total = total * _block_count(nest, axis)
-    return total
-
-
-def scratch_bytes(nest: Nest, target: Target) -> Extent:
-    """What each worker must own for the nest's buffers."""
-    return layout_buffers(nest, vector_lanes(nest.kernel, target))[1]
-
-
-def _block_count(nest: Nest, axis: str) -> Extent:
-    block = nest.tiling.block[axis]
-    return (nest.kernel.extents[axis] + (block - 1)) // block
 
 
 class _Emitter:
@@ -149,7 +131,7 @@ class _Emitter:
         k, rest = self.k, number
         for axis in reversed(self.nest.grid):
             block, extent = self.nest.tiling.block[axis], k.kernel.extents[axis]
-            count = _block_count(self.nest, axis)
+            count = block_count(self.nest, axis)
             at = rest
             if axis != self.nest.grid[0]:
                 at = k.born(self.f.binary("urem", rest, k.extent(count)))
@@ -428,33 +410,3 @@ class _Range:
     start: V
     stop: V
     length: int | None
-
-
-@dataclass(frozen=True)
-class _Layout:
-    offset: Extent
-    sizes: dict[str, Extent]
-    elements: Extent
-
-
-def layout_buffers(nest: Nest, lanes: int) -> tuple[dict[Buffer, _Layout], Extent]:
-    """Offsets of scratch buffers: the last axis padded to whole vectors, room for every outer
-    position and lane.
-    """
-    layouts: dict[Buffer, _Layout] = {}
-    offset: Extent = 0
-    for buffer in nest.buffers:
-        sizes: dict[str, Extent] = {a: nest.kernel.extents[a] for a in buffer.axes}
-        last = buffer.axes[-1]
-        sizes[last] = (sizes[last] + (lanes - 1)) // lanes * lanes
-        total: Extent = 1
-        for axis in buffer.axes:
-            total = total * sizes[axis]
-        outer = [a for a in buffer.term.axes if a not in buffer.axes]
-        for axis in outer:
-            total = total * nest.tiling.tile.get(axis, 1)
-        if any(a in nest.tiling.vector for a in outer):
-            total = total * lanes
-        layouts[buffer] = _Layout(offset, sizes, total)
-        offset = offset + (total * buffer.term.dtype.itemsize + 63) // 64 * 64
-    return layouts, offset

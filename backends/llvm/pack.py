@@ -18,8 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from graphc.backends.llvm.context import vector_lanes
-from graphc.backends.llvm.target import Target
+from graphc.backends.llvm.target import Target, vector_lanes
 from graphc.kernel import build
 from graphc.kernel.bounds import unproved
 from graphc.kernel.substitute import Substitution

@@ -21,8 +21,8 @@ from contextlib import contextmanager
 from graphc.backends.llvm import access
 from graphc.backends.llvm.context import I1, I64, Context, Coordinate, Position, memory_type
 from graphc.backends.llvm.ir import LLVMType, V, literal
+from graphc.backends.llvm.tiling import POLYNOMIALS
 from graphc.backends.llvm.turning import emit_turned, turned_axis
-from graphc.backends.llvm.vecmath import POLYNOMIALS
 from graphc.kernel.terms import Apply, Check, Load, Term
 from graphc.nest import Let, Verify, Write
 from graphc.records import dataclass

@@ -12,8 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from graphc.backends.llvm.context import vector_lanes
-from graphc.backends.llvm.target import Target
+from graphc.backends.llvm.target import Target, vector_lanes
 from graphc.errors import KernelError
 from graphc.kernel.rewrite import merge_axes, split_reduce
 from graphc.kernel.terms import AxisIndex, Contract, Kernel, Load, Reduction, Scan, Term

@@ -9,9 +9,13 @@ import functools
 from graphc.backends.llvm import codegen
 from graphc.backends.llvm.codegen import Machine
 from graphc.errors import BackendError
+from graphc.kernel.terms import Kernel
 from graphc.records import dataclass
 
-__all__ = ["Target", "host_target", "named_target"]
+__all__ = ["LINE", "Target", "host_target", "named_target", "vector_lanes"]
+
+#: bytes of a cache line
+LINE = 64
 
 
 @dataclass(frozen=True)
@@ -87,3 +91,13 @@ def host_target() -> Target:
     if {"+avx2", "+fma"} <= has:
         return Target(machine.cpu, machine, 256, 16, has_fma=True)
     return Target(machine.cpu, machine, 128, 16, has_fma=False)
+
+
+def vector_lanes(kernel: Kernel, target: Target) -> int:
+    """Lanes of a vector: as many as the widest float of the kernel fills a register with (at least
+    two).
+    """
+    widest = max(
+        (t.type.dtype.itemsize for t in kernel.tensors.values() if t.type.dtype.is_float), default=4
+    )
+    return max(2, target.vector_bits // (8 * max(widest, 4)))

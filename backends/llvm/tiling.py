@@ -14,16 +14,13 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 
-from graphc.backends.llvm.access import LINE
-from graphc.backends.llvm.context import vector_lanes
-from graphc.backends.llvm.target import Target
-from graphc.backends.llvm.vecmath import POLYNOMIALS
+from graphc.backends.llvm.target import LINE, Target, vector_lanes
 from graphc.kernel.terms import Apply, Contract, Kernel, Load, Reduction, Store, Term
 from graphc.nest import Folding, Tiling, flat_offset
 from graphc.records import dataclass
 from graphc.types import Extent
 
-__all__ = ["STREAM_BYTES", "Plan", "choose_tiling"]
+__all__ = ["POLYNOMIALS", "STREAM_BYTES", "Plan", "choose_tiling"]
 
 #: what a run-time extent counts as when costs are compared
 _UNKNOWN_EXTENT = 256
@@ -39,6 +36,11 @@ _NEAR_TILES, _FAR_TILES = 4, 16
 _NEAR_PANEL = 16 * 1024
 #: outputs of this size leave no room for anything else in the caches
 STREAM_BYTES = 16 << 20
+#: ops of 20 to 60 instructions on float32, up to 140 on float64; all others take a few
+POLYNOMIALS = {
+    *("exp", "exp2", "expm1", "log", "log2", "log1p", "tanh", "sigmoid", "erf", "erfc"),
+    *("sin", "cos", "tan", "atan", "pow", "bits"),
+}
 #: operations that take many instructions, or one that takes long
 _EXPENSIVE = POLYNOMIALS | {"/", "sqrt", "rsqrt"}
 

@@ -58,6 +58,15 @@ class Empty:
     pass
 
 
+@dataclass
+class Count:
+    done: int
+    names: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.done += 1
+
+
 @dataclass(frozen=True)
 class Loop:
     inside: list[Any]
@@ -113,6 +122,21 @@ def test_methods_of_the_class_stay() -> None:
     assert hash(Named("n", 1)) == 7
     assert repr(Named("n", 1)) == "<n>"
     assert Named("n", 1) == Named("n", 1)
+
+
+def test_records_that_change_have_no_hash() -> None:
+    count, other = Count(0), Count(0, names=[])
+    assert count == other
+    assert count.names is not other.names
+    count.done += 1
+    del other.names
+    assert repr(count) == "Count(done=2, names=[])"
+    assert count != Count(0)
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(count)
+    assert [f.name for f in dataclasses.fields(Count)] == ["done", "names"]
+    with pytest.raises(AttributeError):
+        _ = other.names
 
 
 def test_copies_pickles_and_records_that_hold_themselves() -> None:

@@ -32,13 +32,7 @@ from graphc.backends.llvm.vecmath.lanes import Features, Lanes
 from graphc.errors import KernelError
 from graphc.types import DTYPES, DType, float64
 
-__all__ = ["OPS", "POLYNOMIALS", "Features", "apply", "features_of"]
-
-#: ops of 20 to 60 instructions on float32, up to 140 on float64; all others take a few
-POLYNOMIALS = {
-    *("exp", "exp2", "expm1", "log", "log2", "log1p", "tanh", "sigmoid", "erf", "erfc"),
-    *("sin", "cos", "tan", "atan", "pow", "bits"),
-}
+__all__ = ["OPS", "Features", "apply", "features_of"]
 
 Emitter = Callable[[Lanes, Sequence[V], Sequence[DType], DType], V]
 
