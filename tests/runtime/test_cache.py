@@ -165,3 +165,22 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
     assert all(name.endswith(".o") for name in names)
     third = subprocess.run([sys.executable, "-W", "error", "-c", PROCESS], env=env, timeout=60)
     assert third.returncode == 0
+
+
+COMPILES = """
+import sys
+import graphc as gc, numpy as np
+x = gc.observed("x", (8,))
+assert gc.compile([x], gc.ops.tanh(x) * 2.0, backend="llvm")(np.zeros(8, np.float32)).sum() == 0
+rooms = ("graphc.backends.llvm.emit", "graphc.backends.llvm.vecmath", "graphc.export")
+print([room for room in rooms if room in sys.modules])
+"""
+
+
+def test_what_the_cache_has_needs_no_emitter(tmp_path: Path) -> None:
+    """Nor does any program need what few are asked for."""
+    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    said = [subprocess.check_output([sys.executable, "-c", COMPILES], env=env) for _ in "ab"]
+    cold, warm = (text.decode().strip() for text in said)
+    assert cold == "['graphc.backends.llvm.emit', 'graphc.backends.llvm.vecmath']"
+    assert warm == "[]"
