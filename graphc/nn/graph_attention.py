@@ -24,7 +24,7 @@ from graphc.types import Extent, float32
 
 __all__ = ["GATConv", "GATv2Conv"]
 
-_FILLS = ("mean", "sum", "add", "max")
+_FILLS = ("mean", "sum", "add", "max", "min")
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,12 @@ class _Attentive(Module):
         place = ops.where(source != target, target, targets)
         return functional.aggregate(features, place, targets + 1, self.fill_value)[:targets]
 
-    def _attended(self, scores: Value, sent: Value, edges: _Edges, listening: Value) -> Value:
-        """scores [E', H] and what is sent [E', H, C] to [T, H C], or the heads' mean [T, C]."""
+    def _attended(
+        self, scores: Value, sent: Value, edges: _Edges, listening: Value, with_weights: bool
+    ) -> Any:
+        """scores [E', H] and what is sent [E', H, C] to [T, H C], or the heads' mean [T, C]; with
+        them, where asked, the edges [2, E'] and their weights [E', H].
+        """
         target, nodes = edges.target, listening.shape[0]
         if edges.counts is not None:
             scores = ops.where(ops.expand_dims(edges.counts, -1), scores, -float("inf"))
@@ -156,7 +160,8 @@ class _Attentive(Module):
         width = self.heads * self.out_channels
         out = ops.reshape(out, (nodes, width)) if self.concat else ops.mean(out, 1)
         out = out if self.res is None else out + self.res(listening)
-        return out if self.bias is None else out + self.bias
+        out = out if self.bias is None else out + self.bias
+        return (out, (ops.stack([edges.source, target]), weights)) if with_weights else out
 
     def _by_head(self, x: Value) -> Value:
         return ops.reshape(x, (x.shape[0], self.heads, self.out_channels))
@@ -173,7 +178,9 @@ class GATConv(_Attentive):
 
     with W_e where edges have features, ``edge_dim`` of them. Of a pair ``in_channels`` each end has
     a W of its own. Loops are replaced by one at each node, its features ``fill_value``: a number,
-    or the "mean", "sum" or "max" of those that arrive. ``residual`` adds a linear map of x_i.
+    or the "mean", "sum", "max" or "min" of those that arrive. ``residual`` adds a linear map of
+    x_i; ``return_attention_weights`` gives the edges too, the E given and behind them a loop at
+    each node, and their weights: those of the loops that were replaced are 0.
     Velickovic et al., "Graph Attention Networks", 2018.
 
     >>> import graphc as gc
@@ -212,10 +219,15 @@ class GATConv(_Attentive):
         self._edge_and_residual(last, residual, dtype)
 
     def forward(
-        self, x: Value | tuple[Value, Value], edge_index: Value, edge_attr: Value | None = None
-    ) -> Value:
+        self,
+        x: Value | tuple[Value, Value],
+        edge_index: Value,
+        edge_attr: Value | None = None,
+        return_attention_weights: bool = False,
+    ) -> Any:
         """x [N, in] or ([S, in], [T, in']), edge_index [2, E], edge_attr [E, edge_dim] ->
-        [T, heads * out], without ``concat`` [T, out].
+        [T, heads * out], without ``concat`` [T, out]; with ``return_attention_weights`` that and
+        (edges [2, E'], weights [E', heads]).
         """
         sending, listening = self._ends(x)
         edges = self._edges(sending.shape[0], listening.shape[0], edge_index, edge_attr)
@@ -231,7 +243,8 @@ class GATConv(_Attentive):
                 self._by_head(self.lin_edge(edges.features)) * self.att_edge, -1
             )
         scores = functional.leaky_relu(scores, self.negative_slope)
-        return self._attended(scores, ops.take(flow, edges.source, 0), edges, listening)
+        return self._attended(scores, ops.take(flow, edges.source, 0), edges, listening,
+                              return_attention_weights)  # fmt: skip
 
 
 class GATv2Conv(_Attentive):
@@ -283,10 +296,15 @@ class GATv2Conv(_Attentive):
         return layer
 
     def forward(
-        self, x: Value | tuple[Value, Value], edge_index: Value, edge_attr: Value | None = None
-    ) -> Value:
+        self,
+        x: Value | tuple[Value, Value],
+        edge_index: Value,
+        edge_attr: Value | None = None,
+        return_attention_weights: bool = False,
+    ) -> Any:
         """x [N, in] or ([S, in], [T, in']), edge_index [2, E], edge_attr [E, edge_dim] ->
-        [T, heads * out], without ``concat`` [T, out].
+        [T, heads * out], without ``concat`` [T, out]; with ``return_attention_weights`` that and
+        (edges [2, E'], weights [E', heads]).
         """
         sending, listening = self._ends(x)
         edges = self._edges(sending.shape[0], listening.shape[0], edge_index, edge_attr)
@@ -295,7 +313,7 @@ class GATv2Conv(_Attentive):
         if edges.features is not None and self.lin_edge is not None:
             asked = asked + self._by_head(self.lin_edge(edges.features))
         scores = ops.sum(functional.leaky_relu(asked, self.negative_slope) * self.att, -1)
-        return self._attended(scores, sent, edges, listening)
+        return self._attended(scores, sent, edges, listening, return_attention_weights)
 
 
 def _glorot_of_last_axes(shape: tuple[int, ...], dtype: Any, key: Any) -> Any:

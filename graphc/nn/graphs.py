@@ -41,8 +41,8 @@ def glorot(columns: int, rows: int, dtype: object) -> Linear:
 class MessagePassing(Module):
     """Base of graph layers: write ``message`` and ``update``, call ``propagate``.
 
-    ``aggr`` is "sum", "mean", "max" or "softmax". The message of an edge j -> i is x_j unless
-    ``message`` says otherwise; the update is what was gathered.
+    ``aggr`` is "sum", "mean", "max", "min" or "softmax". The message of an edge j -> i is x_j
+    unless ``message`` says otherwise; the update is what was gathered.
 
     >>> import graphc as gc
     >>> class Difference(MessagePassing):

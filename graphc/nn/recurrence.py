@@ -4,7 +4,8 @@ Names, arguments, parameters and layouts are PyTorch's. Two things are said othe
 
 - **Lengths.** Where PyTorch packs sequences, ``forward(x, hx, lengths)`` takes the padded batch and
   each row's length. The results are those of ``pad_packed_sequence``: outputs past a row's end
-  are 0, final states are those of its last step, the backward direction starts there.
+  are 0, final states are those of its last step, the backward direction starts there. What x holds
+  past a row's end never matters, be it NaN.
 - **A learned first state** is a parameter as ``hx`` whose batch axis is 1::
 
       self.h0 = gc.parameter((layers, 1, hidden));  out, h = self.rnn(x, self.h0)
@@ -118,7 +119,10 @@ class _Recurrent(Module):
             hx = _each(hx, lambda v: ops.expand_dims(v, 1))
         elif self.batch_first:
             x = ops.swapaxes(x, 0, 1)
-        valid = None if lengths is None else _valid(lengths, x.shape[0])
+        valid = None
+        if lengths is not None:
+            valid = _valid(lengths, x.shape[0])
+            x = ops.where(valid, x, 0.0)  # a NaN there would reach the weights' derivatives
         flow, final = self._layers(x, self._start(x, hx), valid)
         if single:
             return ops.squeeze(flow, 1), self._as_given(ops.squeeze(v, 1) for v in final)

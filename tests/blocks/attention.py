@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.blocks.sample import Block, Input, array, integers, normal
+from tests.blocks.sample import Block, Input, array, integers, normal, swept
 
 N, L, S, E = 2, 3, 4, 4
 SEEN = np.array([[1, 0, 1, 1], [0, 1, 0, 0], [1, 1, 1, 0]], bool)
@@ -76,17 +76,17 @@ def _causal_with_mask(block: Any, x: Any) -> Any:
 
 HEADS = [
     _heads(),
-    _heads({"attn_mask": HIDDEN}, batch_first=True),
-    _heads({"average_attn_weights": False}, bias=False),
+    swept(_heads({"attn_mask": HIDDEN}, batch_first=True)),
+    swept(_heads({"average_attn_weights": False}, bias=False)),
     _heads({"key_padding_mask": PADDED}, kdim=3, vdim=5),
     _heads({"key_padding_mask": PADDED, "attn_mask": BY_HEAD}, batch_first=True),
-    _heads({"attn_mask": HIDDEN, "key_padding_mask": PADDED}, add_bias_kv=True),
+    swept(_heads({"attn_mask": HIDDEN, "key_padding_mask": PADDED}, add_bias_kv=True)),
     _heads({"attn_mask": np.tril(np.ones((L, S)))}, add_zero_attn=True, add_bias_kv=True),
     _heads({"attn_mask": HIDDEN, "need_weights": False}),
     Block("MultiheadAttention", (E, 2), {}, (normal(L, E), normal(S, E), normal(S, E),
           array(PADDED[0], "bool")), lively=True, how="of one sequence"),
-    Block("MultiheadAttention", (E, 2), {}, (normal(L, N, E),), call=_causal, lively=True,
-          their_call=_causal_with_mask, how="with is_causal alone"),
+    swept(Block("MultiheadAttention", (E, 2), {}, (normal(L, N, E),), call=_causal, lively=True,
+                their_call=_causal_with_mask, how="with is_causal alone")),
 ]  # fmt: skip
 
 
@@ -150,7 +150,8 @@ def _layer(kind: str, *masks: Any, **options: Any) -> Block:
 
 
 LAYERS = [
-    _layer(kind, *masks, **options)
+    _layer(kind, *masks, **options) if masks or "norm_first" in options
+    else swept(_layer(kind, *masks, **options))
     for kind, all_masks in (
         ("Encoder", (CAUSAL, SHORT)),
         ("Decoder", (CAUSAL, HIDDEN, SHORT, PADDED)),
@@ -209,4 +210,5 @@ TABLES.append(
           second=False)
 )  # fmt: skip
 
-ATTENTION = [*PRODUCTS, *HEADS, *map(_grouped, (1, 2, 4)), *LAYERS, *BAGS, *TABLES]
+SHARED = [swept(_grouped(1)), _grouped(2), swept(_grouped(4))]
+ATTENTION = [*PRODUCTS, *HEADS, *SHARED, *LAYERS, *BAGS, *TABLES]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from graphc import nn
-from tests.blocks.sample import Block, Input, array, normal, uniform
+from tests.blocks.sample import Block, Input, array, normal, swept, uniform
 
 NODES, IN, OUT = 5, 3, 4
 #: node 4 has no edges, 1 -> 2 comes twice, 3 has a loop
@@ -87,7 +87,8 @@ def _aggregation(aggr: str) -> Block:
     def reference(torch: Any, messages: Any, index: Any) -> Any:
         made = geometric().aggr
         kind = {"sum": made.SumAggregation, "mean": made.MeanAggregation,
-                "max": made.MaxAggregation, "softmax": made.SoftmaxAggregation}  # fmt: skip
+                "max": made.MaxAggregation, "min": made.MinAggregation,
+                "softmax": made.SoftmaxAggregation}  # fmt: skip
         return kind[aggr]()(messages, index, dim_size=NODES)
 
     return Block("aggregate", (NODES, aggr), {}, (normal(7, IN), array(EDGES[1], "int")),
@@ -113,29 +114,31 @@ GRAPHS = [
     _conv("GATConv", 3, add_self_loops=False, bias=False),
     _conv("GATv2Conv", 2),
     _conv("GATv2Conv", 2, concat=False, share_weights=True),
+    # what both share becomes machine code in turns
     *(
-        block
-        for name in ("GATConv", "GATv2Conv")
-        for block in (
-            _attentive(name, 2, residual=True),
+        block if place % 2 == turn else swept(block)
+        for turn, name in enumerate(("GATConv", "GATv2Conv"))
+        for place, block in enumerate((
             _attentive(name, 2, concat=False, edge_dim=2, residual=True, attr=normal(7, 2)),
+            _attentive(name, 2, residual=True),
             _attentive(name, edge_dim=1, fill_value="max", attr=normal(7)),
             _attentive(name, edge_dim=2, fill_value=0.5, bias=False, attr=normal(7, 2)),
-            _attentive(name, 2, edge_dim=2, add_self_loops=False, attr=normal(7, 2)),
             _attentive(name, edge_dim=2),
-            _attentive(name, 2, ins=(3, 2)),
+            _attentive(name, edge_dim=2, fill_value="min", attr=normal(7, 2)),
             _attentive(name, 2, ins=(2, 3), edge_dim=2, fill_value="sum", residual=True,
                        attr=normal(7, 2)),
+            _attentive(name, 2, edge_dim=2, add_self_loops=False, attr=normal(7, 2)),
             _attentive(name, ins=(3, 3), add_self_loops=False, concat=False),
-        )
+            _attentive(name, 2, ins=(3, 2)),
+        ))
     ),
-    _attentive("GATv2Conv", ins=(3, 3), share_weights=True),
+    swept(_attentive("GATv2Conv", ins=(3, 3), share_weights=True)),
     _conv("SAGEConv"),
     _conv("SAGEConv", aggr="max", normalize=True),
     _conv("SAGEConv", aggr="sum", project=True, root_weight=False, bias=False),
     _isomorphism(False),
     _isomorphism(True),
-    *map(_aggregation, ("sum", "mean", "max", "softmax")),
+    *map(_aggregation, ("sum", "mean", "max", "min", "softmax")),
     Block("segment_softmax", (NODES,), {}, (normal(7, 2), array(EDGES[1], "int")),
           reference=_softmax, formula="PyTorch Geometric's softmax"),
 ]  # fmt: skip

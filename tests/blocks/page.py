@@ -16,8 +16,10 @@ HEAD = """\
 Made from the tables of `tests/blocks` by `pytest tests/blocks --update-golden`; each line is what
 the tests of that folder ran. A block is compared with the PyTorch class or function of its name,
 or with what stands in brackets: in float64 by the plain interpreter to 1e-9 (all that the last
-column names), in float32 as machine code (values and gradients). Arguments are named as in PyTorch;
-`array` stands for weights. Where no second derivative is named, PyTorch has none.
+column names), in float32 as machine code (values and gradients; of dear blocks that are alike one
+in every run, the others with `-m slow`, which adds float64 and second derivatives). Arguments are
+named as in PyTorch; `array` stands for weights. Where no second derivative is named, PyTorch has
+none.
 """
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.blocks.sample import Block, Input, array, normal
+import numpy as np
+
+from tests.blocks.sample import Block, Input, array, normal, swept
 
 STEPS, ROWS, IN, HIDDEN = 4, 3, 2, 3
 
@@ -59,8 +61,12 @@ def _packed(net: Any, x: Any, lengths: Any, *hx: Any) -> Any:
 
 def _with_lengths(name: str, first: bool) -> Block:
     options = {"num_layers": 2, "bidirectional": True, "batch_first": first}
-    x = normal(5, STEPS, IN) if first else normal(STEPS, 5, IN)
-    lengths = array([2, 4, 1, 3, 4], "int")
+    counts = np.array([2, 4, 1, 3, 4])
+    inside = np.arange(STEPS)[:, None, None] < counts[:, None]  # past a row's end nothing matters
+    inside = inside.swapaxes(0, 1) if first else inside
+    shape = (*inside.shape[:2], IN)
+    x = Input(lambda rng: np.where(inside, rng.normal(size=shape), np.nan))
+    lengths = array(counts, "int")
     inputs = (x, lengths, *_states(name, (4, 5, HIDDEN), (4, 5, HIDDEN)))
     return Block(name, (IN, HIDDEN), options, inputs, call=_padded, their_call=_packed,
                  second=name == "GRU" and first, within=1e-8,
@@ -137,20 +143,20 @@ RECURRENCE = [
     _layer("RNN", nonlinearity="relu", num_layers=2, batch_first=True),
     _layer("RNN", bidirectional=True, bias=False),
     _layer("RNN", False),
-    _single("RNN"),
-    _with_lengths("RNN", False),
+    swept(_single("RNN")),
+    swept(_with_lengths("RNN", False)),
     _layer("LSTM"),
-    _layer("LSTM", num_layers=2, bidirectional=True, batch_first=True),
+    swept(_layer("LSTM", num_layers=2, bidirectional=True, batch_first=True)),
     _layer("LSTM", proj_size=2, bidirectional=True, num_layers=2),
     _layer("LSTM", False, batch_first=True),
-    _single("LSTM"),
-    _with_lengths("LSTM", False),
+    swept(_single("LSTM")),
+    swept(_with_lengths("LSTM", False)),
     _layer("GRU", bias=False),
-    _layer("GRU", num_layers=2, bidirectional=True),
+    swept(_layer("GRU", num_layers=2, bidirectional=True)),
     # all is dropped between the layers: what PyTorch draws does not matter
-    _layer("GRU", num_layers=2, dropout=1.0, batch_first=True),
+    swept(_layer("GRU", num_layers=2, dropout=1.0, batch_first=True)),
     _single("GRU"),
-    _with_lengths("GRU", False),
+    swept(_with_lengths("GRU", False)),
     _with_lengths("GRU", True),
     _cell("RNNCell", ROWS),
     _cell("RNNCell", ROWS, nonlinearity="relu", bias=False),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -100,7 +100,8 @@ class Block:
     PyTorch has under another name or not at all; ``formula`` then says on the page what it is.
     ``random`` ones are compared in mode eval only. ``second=False``: PyTorch has no second
     derivative. ``lively``: noise on the parameters, where ones and zeros would hide a mistake.
-    ``within`` bounds the relative error in float64.
+    ``within`` bounds the relative error in float64. ``swept`` ones become machine code in the sweep
+    only: dear ones whose like is compiled in every run.
 
     ``call(block, *inputs)`` says how both are called, ``their_call`` how PyTorch's is where that
     differs, and ``how`` what to call it on the page. ``counterpart(torch)`` makes the module to
@@ -121,6 +122,7 @@ class Block:
     their_call: Callable[..., Any] | None = None
     how: str = ""
     counterpart: Callable[[Any], Any] | None = None
+    swept: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}({self.arguments})" + (f" {self.how}" if self.how else "")
@@ -192,6 +194,11 @@ class Block:
                     tensor.add_(0.3 * torch.randn_like(tensor))
         kept: Callable[..., Any] = block
         return kept
+
+
+def swept(block: Block) -> Block:
+    """The same, in the sweep only."""
+    return replace(block, swept=True)
 
 
 def _ours(given: Any, dtype: str) -> Any:

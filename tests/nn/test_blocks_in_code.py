@@ -45,27 +45,26 @@ def program() -> tuple[dict[gc.Value, Any], list[gc.Value]]:
     node, shared = nn.VirtualNode(nn.SAGEConv(6, 6), nn.Linear(6, 6))(
         x, ops.zeros((2, 6)), edges, batch
     )
-    experts = [nn.Linear(6, 3) for _ in range(3)]
+    experts = [nn.Linear(6, 3) for _ in range(2)]
     results = [
         nn.SinusoidalPositions()(flow, start),
         nn.LearnedPositions(9, 6)(flow, start),
         nn.RotaryPositions(interleaved=True)(flow, start),
         nn.Gated(nn.Linear(6, 3), nn.Linear(6, 3))(x),
         nn.HyperLinear(6, 2, nn.Linear(2, 14))(x, z),
-        nn.MixtureOfExperts(experts, nn.Linear(6, 3))(x),
+        nn.MixtureOfExperts(experts, nn.Linear(6, 2))(x),
         nn.RandomFourierFeatures(6, 8)(x),
         nn.RandomProjection(6, 3)(x),
         node,
         shared,
         nn.functional.global_max_pool(x, batch, 2),
-        nn.teacher_forcing(decoder, x[:, None] * ops.ones((4, 4, 1)), zero)[0],
         nn.free_running(decoder, x, zero, 3, ops.tanh)[0],
         nn.scheduled_sampling(decoder, x[:, None] * ops.ones((4, 4, 1)), zero, 0.5, ops.tanh)[0],
         nn.GRU(6, 4, 2, dropout=0.5)(steps)[0],
         nn.AlphaDropout(0.3)(x),
         nn.Dropout1d(0.3)(flow),
         nn.GaussianNoise(0.3, relative=True)(x),
-        nn.TransformerEncoder(nn.TransformerEncoderLayer(6, 2, 8, 0.2), 2)(flow),
+        nn.TransformerEncoder(nn.TransformerEncoderLayer(6, 2, 8, 0.2), 1)(flow),
     ]
     slopes = gc.grad(sum((r * r).sum() for r in results), [x, z, flow])
     return feeds, [*results, *slopes]

@@ -182,11 +182,17 @@ def test_more_listen_than_send(kind: str) -> None:
     edges = np.array([[0, 1, 1, 2, 2, 0], [4, 2, 1, 0, 4, 3]])
     given = [rng.normal(size=(3, 3)), rng.normal(size=(5, 3)), edges, rng.normal(size=(6, 2))]
     source, target, index, attr = (gc.observed("v", a.shape, str(a.dtype)) for a in given)
-    got = evaluate(ours((source, target), index, attr),
-                   dict(zip((source, target, index, attr), given, strict=True)))  # fmt: skip
+    feeds = dict(zip((source, target, index, attr), given, strict=True))
+    made = ours((source, target), index, attr, return_attention_weights=True)
+    got, (links, weights) = evaluate(made, feeds)
     a, b, c, d = (torch.tensor(array) for array in given)
-    wanted = theirs((a, b), c, d).detach().numpy()
-    np.testing.assert_allclose(got, wanted, rtol=1e-10, atol=1e-12)
+    with torch.no_grad():
+        wanted, (kept, shares) = theirs((a, b), c, d, return_attention_weights=True)
+    np.testing.assert_allclose(got, wanted.numpy(), rtol=1e-10, atol=1e-12)
+    # of the loop that was given, which PyTorch Geometric takes out, the weight is 0
+    assert weights[2] == 0
+    np.testing.assert_array_equal(np.delete(links, 2, 1), kept.numpy())
+    np.testing.assert_allclose(np.delete(weights, 2, 0), shares.numpy(), rtol=1e-10, atol=1e-12)
 
 
 def test_one_program_for_bipartite_graphs_of_all_sizes() -> None:

@@ -26,7 +26,7 @@ __all__ = [
     "with_self_loops",
 ]
 
-AGGREGATIONS = ("sum", "add", "mean", "max", "softmax")
+AGGREGATIONS = ("sum", "add", "mean", "max", "min", "softmax")
 
 
 @composite
@@ -35,7 +35,7 @@ def aggregate(
 ) -> Value:
     """Messages [E, ...] gathered at the nodes ``index`` [E]: [count, ...].
 
-    ``aggr`` is "sum" (or "add"), "mean", "max", or "softmax": the mean with weights
+    ``aggr`` is "sum" (or "add"), "mean", "max", "min", or "softmax": the mean with weights
     softmax(t messages), element by element (Li et al., "DeeperGCN", 2020). A node without messages
     has 0.
 
@@ -52,6 +52,9 @@ def aggregate(
     if aggr == "max":
         largest = ops.segment_max(messages, index, count)
         return ops.where(largest == -math.inf, 0.0, largest)
+    if aggr == "min":
+        least = ops.segment_min(messages, index, count)
+        return ops.where(least == math.inf, 0.0, least)
     weights = segment_softmax(messages * t, index, count)
     return ops.segment_sum(messages * weights, index, count)
 
