@@ -16,6 +16,7 @@ from graphc.backends.triton.inspection import Inspected
 from graphc.backends.triton.jobs import jobs_of
 from graphc.backends.triton.layout import ordered_operands
 from graphc.backends.triton.program import Program
+from graphc.backends.triton.scans import split_scans
 from graphc.backends.triton.split import split_products
 from graphc.backends.triton.static import StaticProgram
 from graphc.backends.triton.toolchain import TARGETS, Target, triton_version
@@ -80,11 +81,12 @@ class TritonBackend:
         return reason
 
     def refine(self, kernel: Kernel, lasting: frozenset[str] = frozenset()) -> Sequence[Kernel]:
-        """Operands that lie along the wrong axis are copied, long sums of few products are cut; see
-        ``graphc.backend.Backend``.
+        """Operands that lie along the wrong axis are copied, long sums of few products are cut, and
+        running states stored that their readers cannot run along; see ``graphc.backend.Backend``.
         """
-        *copies, last = ordered_operands(kernel, self.precision)
-        return (*copies, *split_products(last, self.precision))
+        *scans, last = split_scans(kernel)
+        *copies, last = ordered_operands(last, self.precision)
+        return (*scans, *copies, *split_products(last, self.precision))
 
     def compile(
         self,

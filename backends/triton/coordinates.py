@@ -6,7 +6,7 @@ from graphc.backends.triton.context import Context, Coordinate
 from graphc.backends.triton.operations import bring, joined_axes
 from graphc.backends.triton.source import Tile
 from graphc.backends.triton.tiling import GpuTiling, fits_whole
-from graphc.kernel.terms import Apply, AxisIndex, Load, Term
+from graphc.kernel.terms import Apply, AxisIndex, Load, Scan, Term
 from graphc.nest import Loop
 from graphc.types import Extent, bool_, int64
 
@@ -104,8 +104,8 @@ class Coordinates:
         an exclusive scan looks at the point before.
         """
         base = self.whole[step.axis]
-        if step.scans and step.scans[0].exclusive:
-            return self.neighbour(base, 1 if step.scans[0].reverse else -1)
+        if step.scans:
+            return self.scanned(base, step.scans[0])
         dims = (step.axis,) if base.size > 1 else ()
         tests = [base.valid]
         for bound, sign in ((step.lower, ">="), (step.upper, "<")):
@@ -129,8 +129,24 @@ class Coordinates:
             test = "(tl.program_id(0) < 0)"
         return Coordinate(axis, text, base.size, Tile(self.source.let(test, "inside"), bool_, dims))
 
-    def bounds(self, step: Loop, extent: str, size: int) -> tuple[str, str, bool]:
-        """Where a loop starts and stops, and whether it starts at a multiple of its tile."""
+    def from_the_end(self, axis: str, index: str) -> str:
+        """Where the tile begins that is as far from the last one as ``index`` from the first."""
+        size, extent = self.k.tile.get(axis, 1), self.kernel.extents[axis]
+        last = (extent + (size - 1)) // size * size - size
+        return self.source.let(f"{self.k.extent(last)} - {index}", f"{axis}_0")
+
+    def scanned(self, tile: Coordinate, scan: Scan) -> Coordinate:
+        """The points whose elements are in a scan's results at the points of ``tile``, last."""
+        if not scan.exclusive:
+            return tile
+        return self.neighbour(tile, 1 if scan.reverse else -1)
+
+    def bounds(
+        self, step: Loop, extent: str, size: int, *, narrow: bool = True
+    ) -> tuple[str, str, bool]:
+        """Where a loop starts and stops, and whether it starts at a multiple of its tile.
+        ``narrow``: a predicate may leave out what it leaves out for all points that are open.
+        """
         start, stop, aligned = "0", extent, True
         kind = self.kind(step.axis)
         if step.lower is not None:
@@ -140,7 +156,7 @@ class Coordinates:
         if step.upper is not None:
             high = self.k.index_value(step.upper).text
             stop = self.source.let(f"tl.minimum({high}, {extent}).to({kind})", "stop")
-        for trip in step.passes:
+        for trip in step.passes if narrow else ():
             if trip.where is not None and step.lower is None and step.upper is None:
                 start, stop = self.narrowed(trip.where, step.axis, start, stop, size)
         return start, stop, aligned

@@ -4,7 +4,10 @@ The function's arguments are the inputs and outputs (pointers), sizes (i64), sca
 where there are checks the error word's pointer and the first check's id, and where the kernel is
 guarded a word's pointer: a *guarded* kernel does nothing while that word is not zero.
 A grid of one dimension numbers the blocks. An axis that fits in one tile is no loop: its points are
-a dimension of every value.
+a dimension of every value. A scan over a longer one runs in the loops that read it::
+
+    scan over j        state = identity
+    for j {use}   ->   for tile of j {scan the tile, behind state; state = its last; use}
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from graphc.backends.triton.source import DTYPE_TEXT, Source, Tile
 from graphc.backends.triton.tiling import GpuTiling
 from graphc.errors import KernelError
 from graphc.kernel.monoids import fitted
-from graphc.kernel.terms import Apply, AxisIndex, Check, Kernel, Load, Term
+from graphc.kernel.terms import Apply, AxisIndex, Check, Kernel, Load, Result, Term
 from graphc.nest import (
     Accumulate,
     Begin,
@@ -93,6 +96,7 @@ class _Emitter:
         self.folds = Folds(self.k, precision)
         self.places = Coordinates(self.k, tiling)
         self.buffers: dict[Buffer, Tile] = {}
+        self.waiting: dict[Buffer, Loop] = {}
         self.error = self.check_base = self.guard = ""
 
     # -- the function
@@ -173,7 +177,8 @@ class _Emitter:
                 case Accumulate(scan=scan, buffers=buffers):
                     tiles = self.folds.scan(scan)
                     for buffer in buffers:
-                        self.buffers[buffer] = tiles[buffer.term.index]  # type: ignore[attr-defined]
+                        assert isinstance(buffer.term, Result)
+                        self.buffers[buffer] = tiles[buffer.term.index]
                 case Recall(term=term, buffer=buffer):
                     self.k.bind(term, self.buffers[buffer])
                 case Fill():
@@ -209,29 +214,55 @@ class _Emitter:
         elif self.places.is_whole(axis):
             with self.k.at(self.places.whole_coordinate(step)):
                 self.steps(step.body)
+        elif step.scans:
+            self.waiting |= dict.fromkeys(_accumulated(step), step)
         else:
-            if step.scans:
-                raise KernelError(
-                    f"{self.kernel.name}: the scan over {axis!r} does not fit in one tile"
-                )
             self.real_loop(step)
 
     def real_loop(self, step: Loop) -> None:
         axis, size = step.axis, self.k.tile.get(step.axis, 1)
         extent = self.k.extent(self.kernel.extents[axis])
-        start, stop, aligned = self.places.bounds(step, extent, size)
+        scans = self.scans_of(step)
+        start, stop, aligned = self.places.bounds(step, extent, size, narrow=not scans)
+        for loop in scans:
+            self.folds.begin_scan(loop.scans[0])
         index = self.source.fresh(f"{axis}_0" if size > 1 else axis)
         end = stop if size > 1 and (step.upper is not None or not aligned) else None
         with self.k.block(f"for {index} in range({start}, {stop}, {size}):"):
+            first = self.places.from_the_end(axis, index) if _reversed(scans) else index
             if size == 1:
-                coordinate = Coordinate(axis, self.reversed(step, index, extent), 1)
+                coordinate = Coordinate(axis, first, 1)
             else:
-                coordinate = self.places.range(axis, index, size if aligned else 1, end)
+                coordinate = self.places.range(axis, first, size if aligned else 1, end)
+            for loop in scans:
+                with self.k.at(self.places.scanned(coordinate, loop.scans[0])):
+                    self.steps(loop.body)
             with self.k.at(coordinate):
                 self.steps(step.body)
+        for loop in scans:
+            self.folds.end_scan(loop.scans[0])
 
-    def reversed(self, step: Loop, index: str, extent: str) -> str:
-        return self.source.let(f"{extent} - 1 - {index}", step.axis) if step.reverse else index
+    def scans_of(self, step: Loop) -> list[Loop]:
+        """The loops of scans that are read in a loop, in order: those that a scan reads come first.
+        KernelError where they do not run through the same points.
+        """
+        found: list[Loop] = []
+
+        def add(body: Sequence[Step]) -> None:
+            for buffer in _recalled(body):
+                loop = self.waiting.get(buffer)
+                if loop is not None and loop.axis == step.axis and loop not in found:
+                    add(loop.body)
+                    found.append(loop)
+
+        add(step.body)
+        bounded = step.lower is not None or step.upper is not None
+        if found and (bounded or len({loop.reverse for loop in found}) > 1):
+            raise KernelError(
+                f"{self.kernel.name}: scans over {step.axis!r} run in both directions, or further "
+                "than the loop that reads them"
+            )
+        return found
 
     # -- outputs that start from a constant, and checks
     def fill(self, step: Fill) -> None:
@@ -295,6 +326,26 @@ class _Emitter:
         with self.k.block(f"if {any_}:"):
             code = f"{CHECK_LIMIT - number} - tl.cast({self.check_base}, tl.int64)"
             self.source.line(f"tl.atomic_max({self.error}, {code})")
+
+
+def _accumulated(step: Loop) -> list[Buffer]:
+    """The buffers that a scan's loop fills."""
+    return [b for inner in step.body if isinstance(inner, Accumulate) for b in inner.buffers]
+
+
+def _recalled(body: Sequence[Step]) -> list[Buffer]:
+    """The buffers that are read in a body, at any depth."""
+    found: list[Buffer] = []
+    for step in body:
+        if isinstance(step, Recall):
+            found.append(step.buffer)
+        elif isinstance(step, Loop):
+            found += _recalled(step.body)
+    return found
+
+
+def _reversed(scans: Sequence[Loop]) -> bool:
+    return any(loop.reverse for loop in scans)
 
 
 def _product(extents: Iterable[Extent]) -> Extent:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import field
 
 from graphc.backends.triton.context import Context
-from graphc.backends.triton.operations import constant, literal
+from graphc.backends.triton.operations import bring, constant, literal
 from graphc.backends.triton.source import DTYPE_TEXT, Tile
 from graphc.backends.triton.tile_ops import Number, States, TileOps, combiner_text
 from graphc.kernel.build import result_dtypes
@@ -19,7 +19,7 @@ from graphc.kernel.monoids import MONOIDS, fitted
 from graphc.kernel.terms import Contract, Reduction, Result, Scan, Term
 from graphc.nest import Folding, Pass
 from graphc.records import dataclass
-from graphc.types import DType, bool_
+from graphc.types import DType, bool_, int32
 
 __all__ = ["Folds", "state_dtypes"]
 
@@ -56,6 +56,7 @@ class Folds:
         self.k, self.precision = context, precision
         self.running: dict[Pass, _Running] = {}
         self.combiners: dict[str, str] = {}
+        self.carried: dict[Scan, States] = {}
 
     # -- passes
     def begin(self, trip: Pass, looped: Sequence[str]) -> None:
@@ -282,8 +283,55 @@ class Folds:
         return sides
 
     # -- scans
+    def begin_scan(self, scan: Scan) -> None:
+        """Start the states that are carried from tile to tile."""
+        k, dims = self.k, self.k.dimensions(scan.axes - {scan.over})
+        dtypes = state_dtypes(scan)
+        starts = MONOIDS[scan.monoid].identity(dtypes)
+        states = []
+        for dtype, start in zip(dtypes, starts, strict=True):
+            full = f"tl.full({k.shape(dims)}, {literal(fitted(start, dtype))}, "
+            name = k.source.accumulator("carried", full + f"{DTYPE_TEXT[dtype.short]})")
+            states.append(Tile(name, dtype, dims))
+        self.carried[scan] = tuple(states)
+
+    def end_scan(self, scan: Scan) -> None:
+        del self.carried[scan]
+
     def scan(self, scan: Scan) -> list[Tile]:
-        """The running states along the axis, which is held in one tile."""
+        """The running states along the axis, in the open tile; what was before it is carried."""
+        tiles = self._scanned(scan)
+        carried = self.carried.get(scan)
+        if carried is None:
+            return tiles
+        ops = TileOps(self, (scan.over,), [])
+        merged = MONOIDS[scan.monoid].merge(ops, carried, tuple(tiles))
+        kept = [
+            self.k.named(Tile(f"({t.text})", t.dtype, t.axes), self._scan_label(scan, n))
+            for n, t in enumerate(merged)
+        ]
+        last = [self._last(t, scan) for t in kept]
+        for state, tile in zip(carried, last, strict=True):
+            self.assign(state, tile)
+        return kept
+
+    def _last(self, tile: Tile, scan: Scan) -> Tile:
+        """What a running state is behind the last point of the open tile."""
+        k, size = self.k, self.k.coordinates[scan.over].size
+        if size == 1:
+            return tile
+        axes, place = tile.axes, tile.axes.index(scan.over)
+        points = Tile(f"tl.arange(0, {size})", int32, (scan.over,))
+        at = 0 if scan.reverse else size - 1
+        hit = f"({bring(k.named(points, 'point'), axes)} == {at})"
+        wide = tile.text if tile.dtype is not bool_ else f"({tile.text}).to(tl.int32)"
+        one = k.source.let(f"tl.where({hit}, {wide}, 0)", "one")
+        total, text = f"tl.sum({one}, axis={place})", DTYPE_TEXT[tile.dtype.short]
+        found = f"({total} != 0)" if tile.dtype is bool_ else f"({total}).to({text})"
+        return k.named(Tile(found, tile.dtype, tuple(a for a in axes if a != scan.over)), "last")
+
+    def _scanned(self, scan: Scan) -> list[Tile]:
+        """The running states from the first point of the open tile on."""
         k = self.k
         tests = [k.coordinates[scan.over].valid]
         ops = TileOps(self, (scan.over,), [t for t in tests if t is not None])

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from graphc.backends.triton.tiling import matrix_products
 from graphc.kernel import build
@@ -29,7 +29,7 @@ from graphc.kernel.terms import (
 from graphc.nest import flat_offset
 from graphc.types import TensorType
 
-__all__ = ["ordered_operands"]
+__all__ = ["fresh_name", "ordered_operands", "reading"]
 
 #: an element must be read for this many rows to pay for its copy
 _LEAST_ROWS = 32
@@ -98,7 +98,7 @@ def _copied(
     free = [a for a in names if a not in shared]
     layout = [*batch, *free, *over] if along_sum else [*batch, *over, *free]
     shape = tuple(kernel.extents[a] for a in layout)
-    name = _fresh(f"{load.tensor}_ordered", kernel)
+    name = fresh_name(f"{load.tensor}_ordered", kernel)
     copy = KernelTensor(name, TensorType(load.dtype, shape))
     place = [build.axis(a) for a in layout]
     tensor = kernel.tensors[load.tensor]
@@ -107,24 +107,33 @@ def _copied(
         f"{kernel.name}_order", extents, [tensor], [copy], [build.store(copy, place, load)],
         sizes=kernel.sizes,
     )
-    reading = Substitution(replaced={load: build.load(copy, place)})
-    statements = [reading.statement(s) for s in kernel.statements]
+    return maker, reading(kernel, {load: build.load(copy, place)}, [copy])
+
+
+def reading(
+    kernel: Kernel, replaced: Mapping[Term, Term], made: Sequence[KernelTensor]
+) -> Kernel:
+    """The kernel with terms replaced by what reads tensors that other kernels have made."""
+    substitution = Substitution(replaced=replaced)
+    statements = [substitution.statement(s) for s in kernel.statements]
     loaded = {
         t.tensor
         for t in postorder(o for s in statements for o in s.operands)
         if isinstance(t, Load)
     }
     labels: dict[Term, str] = {
-        reading.term(t): n for n, t in kernel.definitions if not isinstance(t, (Reduction, Scan))
+        substitution.term(t): n
+        for n, t in kernel.definitions
+        if not isinstance(t, (Reduction, Scan))
     }
-    reader = build.kernel(
-        kernel.name, kernel.axes, [t for t in (*kernel.inputs, copy) if t.name in loaded],
+    return build.kernel(
+        kernel.name, kernel.axes, [t for t in (*kernel.inputs, *made) if t.name in loaded],
         kernel.outputs, statements, labels, kernel.sizes, kernel.scalars,
     )
-    return maker, reader
 
 
-def _fresh(wanted: str, kernel: Kernel) -> str:
+def fresh_name(wanted: str, kernel: Kernel) -> str:
+    """A name that nothing in the kernel has."""
     taken = {*kernel.tensors, *kernel.extents, *(n for n, _ in kernel.definitions)}
     name, number = wanted, 1
     while name in taken:

@@ -1,8 +1,8 @@
 """Choosing a Tiling on a GPU: what a block of the grid holds in its tile, and what it loops over.
 
-A tile's sides are powers of two. Axes that a block must hold whole: scanned ones, those of states
-that have more axes than their reduction (a weighted sum's channels), and reduced ones that
-several reductions pass over, if they are short. Contractions get tiles for matrix units; all else a
+A tile's sides are powers of two. Axes that a block must hold whole: those of states that have more
+axes than their reduction (a weighted sum's channels), and, if they are short, scanned ones and
+reduced ones that several reductions pass over. Contractions get tiles for matrix units; all else a
 tile of some thousand points, filled from the axis along which addresses are contiguous.
 """
 
@@ -18,14 +18,23 @@ from graphc.nest.analysis import fills_overlap, folding_dependencies
 from graphc.records import dataclass
 from graphc.types import Extent
 
-__all__ = ["GpuTiling", "Product", "choose_tiling", "fits_whole", "matrix_products"]
+__all__ = [
+    "GpuTiling",
+    "Product",
+    "choose_tiling",
+    "fits_whole",
+    "held_for_scans",
+    "matrix_products",
+]
 
 #: what a run-time extent counts as
 _UNKNOWN_EXTENT = 1024
 #: points of a tile that a block of four warps holds in registers with room to spare
 _TILE_POINTS = 4096
-#: the longest axis that a block holds whole for several passes, and for a scan
-_LONGEST_ROW, _LONGEST_SCAN = 16384, 65536
+#: the longest axis that a block holds whole for several passes or a scan
+_LONGEST_ROW = 16384
+#: points of a longer scanned axis in a tile, along lines in memory and across
+_SCANNED, _SCANNED_ACROSS = 2048, 64
 #: programs that keep the largest of the targets busy
 _PROGRAMS = 132
 _DOT = {"f32", "f16", "bf16"}
@@ -53,6 +62,12 @@ def fits_whole(extent: Extent, tile: int) -> bool:
     (True, False)
     """
     return isinstance(extent, int) and 1 <= extent <= tile
+
+
+def held_for_scans(kernel: Kernel, axis: str) -> bool:
+    """Whether a block that scans over an axis holds it whole."""
+    extent = kernel.extents[axis]
+    return isinstance(extent, int) and extent <= _LONGEST_ROW
 
 
 def choose_tiling(kernel: Kernel, precision: str = "ieee") -> GpuTiling:
@@ -102,6 +117,7 @@ class _Plan:
         ]
         self.needs = folding_dependencies(kernel.terms)
         self.sequential = self._sequential()
+        self.scanned = {t.over for t in kernel.terms if isinstance(t, Scan)}
         self.required = self._required()
         self.contiguity = self._contiguity()
 
@@ -123,11 +139,9 @@ class _Plan:
 
     def _required(self) -> set[str]:
         """Axes that a block must hold whole."""
-        found: set[str] = set()
+        found = {a for a in self.scanned if held_for_scans(self.kernel, a)}
         for term in self.kernel.terms:
-            if isinstance(term, Scan):
-                found.add(term.over)
-            elif isinstance(term, Result) and isinstance(term.of, Reduction):
+            if isinstance(term, Result) and isinstance(term.of, Reduction):
                 found |= term.axes - term.of.axes
         return found
 
@@ -170,7 +184,8 @@ class _Plan:
         tile = self.tile
         outer = [p for p in products if not p.inner] or products
         main = max(outer, key=lambda p: math.prod(self.extent(x) for x in (p.m, p.n, p.k)))
-        alone = len(products) == 1 and not self.required and not self.several_passes()
+        held = self.required | self.scanned
+        alone = len(products) == 1 and not held and not self.several_passes()
         shape = self._alone(main) if alone else self._together(products, main)
         left, right = sorted((main.m, main.n), key=self.axes.index)
         for axis, size in zip((left, right, main.k), shape[:3], strict=True):
@@ -272,6 +287,8 @@ class _Plan:
         for axis in self.axes:
             if axis in self.required and self.is_fixed(axis):
                 self.tile[axis] = max(least, _power(self.extent(axis)))
+            elif axis in self.scanned:
+                self.tile[axis] = _SCANNED if self.contiguity[axis] else _SCANNED_ACROSS
         for axis in sorted(self.several_passes(), key=self.axes.index):
             small = self.is_fixed(axis) and self.extent(axis) <= 1024
             if axis in self.tile and small and axis not in self.sequential:
