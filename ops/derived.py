@@ -143,7 +143,9 @@ def quantile(x: object, q: float, axis: Any = None, keepdims: bool = False) -> V
     below, above = ordered[(*lead, low)], ordered[(*lead, high)]
     # NaN comes last: where one is, it is the last
     lost = apply("isnan", ordered[(*lead, extent - 1)])
-    between = below if low == high or at == low else below + (above - below) * (at - low)
+    share = at - low
+    # not below + (above - below) * share: between two infinities of one sign is none
+    between = below if low == high or share == 0 else below * (1 - share) + above * share
     missing = full(between.shape, float("nan"), between.dtype)
     out = apply("where", lost, missing, between)
     if not keepdims:

@@ -33,12 +33,14 @@ __all__ = [
     "full",
     "lift",
     "lift_one",
+    "narrowed",
     "normalize_axes",
     "normalize_axis",
     "promote",
     "settle",
     "settle_all",
     "who",
+    "widened",
 ]
 
 Weak = bool | int | float
@@ -217,6 +219,19 @@ def lift_one(op: str, x: object) -> Value:
 
 def _cast(x: Value, dtype: DType) -> Value:
     return x if x.dtype == dtype else apply("cast", x, dtype=dtype)
+
+
+def widened(x: Value) -> Value:
+    """Halves as float32: what is made of sums of them is not, though the sums may leave float16's
+    range.
+    """
+    return _cast(x, float32) if x.dtype.is_float and x.dtype.itemsize == 2 else x
+
+
+def narrowed(out: Value, *given: Value | None) -> Value:
+    """What was computed of ``widened`` operands in the type that they meet in."""
+    known = [v for v in given if v is not None]
+    return _cast(out, promote("narrowed", known)[1]) if out.dtype.is_float else out
 
 
 # ---- broadcasting

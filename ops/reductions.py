@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 from graphc.graph import Value, apply
 from graphc.op import composite, function
-from graphc.ops.lifting import broadcast_to, full, lift_one, normalize_axes, normalize_axis
+from graphc.ops.lifting import (
+    broadcast_to,
+    full,
+    lift_one,
+    narrowed,
+    normalize_axes,
+    normalize_axis,
+    widened,
+)
 from graphc.ops.reduce import recurrence, remove_axes, shifted
 from graphc.ops.sizes import product
 from graphc.types import DType, Extent, bool_, dtype_of, float32, int64
@@ -40,6 +49,22 @@ __all__ = [
 ]
 
 
+F = TypeVar("F", bound=Callable[..., Value])
+
+
+def _in_float32(f: F) -> F:
+    """Halves as float32 on the way: their sums and squares leave float16's range long before what
+    is made of them does.
+    """
+
+    @wraps(f)
+    def wide(x: object, *args: Any, **options: Any) -> Value:
+        value = _floating(f.__name__, x)
+        return narrowed(f(widened(value), *args, **options), value)
+
+    return cast(F, wide)
+
+
 def _reduce(name: str, x: Value, axis: Any, keepdims: bool) -> Value:
     axes = normalize_axes(name, axis, x.ndim)
     out = apply("reduce", x, monoid=name, axes=axes) if axes else _of_one(name, x)
@@ -58,23 +83,29 @@ def _numbers(name: str, x: object) -> Value:
     return apply("cast", value, dtype=int64) if value.dtype.kind == "b" else value
 
 
+def _terms(name: str, x: object, dtype: object = None) -> Value:
+    """What is summed or multiplied: integers in 64 bits, as in NumPy and PyTorch."""
+    value = lift_one(name, x)
+    wanted = value.dtype if value.dtype.is_float else int64
+    wanted = wanted if dtype is None else dtype_of(dtype)
+    return value if value.dtype == wanted else apply("cast", value, dtype=wanted)
+
+
 @function
 def sum(x: object, axis: Any = None, keepdims: bool = False, *, dtype: object = None) -> Value:
-    """The sum over ``axis`` (an int, a tuple, None for all).
+    """The sum over ``axis`` (an int, a tuple, None for all); of integers and bools in int64, unless
+    ``dtype`` says otherwise.
 
     >>> sum([[1.0, 2.0]], axis=1).shape
     (1,)
     """
-    value = _numbers("sum", x)
-    if dtype is not None and value.dtype != dtype_of(dtype):
-        value = apply("cast", value, dtype=dtype_of(dtype))
-    return _reduce("sum", value, axis, keepdims)
+    return _reduce("sum", _terms("sum", x, dtype), axis, keepdims)
 
 
 @function
 def prod(x: object, axis: Any = None, keepdims: bool = False) -> Value:
-    """The product over ``axis``."""
-    return _reduce("prod", _numbers("prod", x), axis, keepdims)
+    """The product over ``axis``; of integers and bools in int64."""
+    return _reduce("prod", _terms("prod", x), axis, keepdims)
 
 
 @function
@@ -141,7 +172,8 @@ def _mean(value: Value, axes: tuple[int, ...], keepdims: bool) -> Value:
 def mean(x: object, axis: Any = None, keepdims: bool = False) -> Value:
     """The mean over ``axis``; of integers in float32."""
     value = _floating("mean", x)
-    return _mean(value, normalize_axes("mean", axis, value.ndim), keepdims)
+    out = _mean(widened(value), normalize_axes("mean", axis, value.ndim), keepdims)
+    return narrowed(out, value)
 
 
 @function
@@ -151,6 +183,7 @@ def average(x: object, axis: Any = None, weights: object = None) -> Value:
     if weights is None:
         return mean(value, axis)
     share = _floating("average", weights)
+    value, share, given = widened(value), widened(share), (value, share)
     if share.ndim == 1 and value.ndim > 1 and isinstance(axis, int):
         place = normalize_axis("average", axis, value.ndim)
         share = apply(
@@ -159,7 +192,7 @@ def average(x: object, axis: Any = None, weights: object = None) -> Value:
             shape=tuple(e if i == place else 1 for i, e in enumerate(value.shape)),
         )
     share = broadcast_to(share, value.shape)
-    return sum(value * share, axis) / sum(share, axis)
+    return narrowed(sum(value * share, axis) / sum(share, axis), *given)
 
 
 @function
@@ -170,6 +203,7 @@ def count_nonzero(x: object, axis: Any = None, keepdims: bool = False) -> Value:
 
 @function
 @composite
+@_in_float32
 def var(x: object, axis: Any = None, keepdims: bool = False, correction: float = 0) -> Value:
     """The variance over ``axis``: squared deviations over (count - correction)."""
     value = _floating("var", x)
@@ -181,6 +215,7 @@ def var(x: object, axis: Any = None, keepdims: bool = False, correction: float =
 
 @function
 @composite
+@_in_float32
 def std(x: object, axis: Any = None, keepdims: bool = False, correction: float = 0) -> Value:
     """The standard deviation over ``axis``; its derivative where it is 0 is 0."""
     return _root(var(x, axis, keepdims, correction), 2)
@@ -190,7 +225,7 @@ def std(x: object, axis: Any = None, keepdims: bool = False, correction: float =
 def cumulative_sum(
     x: object, axis: int = 0, *, reverse: bool = False, exclusive: bool = False
 ) -> Value:
-    """The running sum along ``axis``."""
+    """The running sum along ``axis``; of integers and bools in int64."""
     return _cumulate("sum", x, axis, reverse, exclusive)
 
 
@@ -198,7 +233,7 @@ def cumulative_sum(
 def cumulative_prod(
     x: object, axis: int = 0, *, reverse: bool = False, exclusive: bool = False
 ) -> Value:
-    """The running product along ``axis``."""
+    """The running product along ``axis``; of integers and bools in int64."""
     return _cumulate("prod", x, axis, reverse, exclusive)
 
 
@@ -216,6 +251,7 @@ def cumulative_min(x: object, axis: int = 0, *, reverse: bool = False) -> Value:
 
 @function
 @composite
+@_in_float32
 def cumulative_logsumexp(x: object, axis: int = 0, *, reverse: bool = False) -> Value:
     """log of the running sum of exp(x) along ``axis``, without overflow.
 
@@ -246,13 +282,15 @@ def cumsum(x: object, axis: int = 0) -> Value:
 
 
 def _cumulate(monoid: str, x: object, axis: int, reverse: bool, exclusive: bool) -> Value:
-    value = _numbers("cumulate", x)
+    prepare = _terms if monoid in ("sum", "prod") else _numbers
+    value = prepare("cumulate", x)
     place = normalize_axis("cumulate", axis, value.ndim)
     return apply("cumulate", value, monoid=monoid, axis=place, reverse=reverse, exclusive=exclusive)
 
 
 @function
 @composite
+@_in_float32
 def logsumexp(x: object, axis: Any = None, keepdims: bool = False) -> Value:
     """log(sum(exp(x))) without overflow: the maximum is taken out first."""
     value = _floating("logsumexp", x)
@@ -273,6 +311,7 @@ def _steady_max(value: Value, axes: tuple[int, ...]) -> Value:
 
 @function
 @composite
+@_in_float32
 def softmax(x: object, axis: int = -1) -> Value:
     """exp(x) over its sum along ``axis``, without overflow."""
     value = _floating("softmax", x)
@@ -284,6 +323,7 @@ def softmax(x: object, axis: int = -1) -> Value:
 
 @function
 @composite
+@_in_float32
 def log_softmax(x: object, axis: int = -1) -> Value:
     """log(softmax(x)) without overflow or cancellation."""
     value = _floating("log_softmax", x)
@@ -295,6 +335,7 @@ def log_softmax(x: object, axis: int = -1) -> Value:
 
 
 @function
+@_in_float32
 def norm(x: object, axis: Any = None, keepdims: bool = False, *, ord: float = 2) -> Value:
     """The norm of order ``ord`` over ``axis``: (sum |x| ** ord) ** (1 / ord); its derivative at 0
     is 0.

@@ -9,7 +9,7 @@ from graphc.dsl import attach_updates, by_mode, chosen_mode
 from graphc.errors import ShapeError
 from graphc.graph import Value
 from graphc.op import composite
-from graphc.ops.lifting import lift_one
+from graphc.ops.lifting import lift_one, narrowed, widened
 from graphc.ops.reductions import count_of
 from graphc.ops.sizes import product
 from graphc.source import here
@@ -46,12 +46,13 @@ def layer_norm(
         raise ShapeError(f"layer_norm: x is {value.type}, its last axes must be {shape}", here())
     _check_scales("layer_norm", shape, weight, bias)
     axes = tuple(range(-len(shape), 0))
-    centered = value - ops.mean(value, axes, keepdims=True)
+    wide = widened(value)
+    centered = wide - ops.mean(wide, axes, keepdims=True)
     variance = ops.mean(centered * centered, axes, keepdims=True)
     out = centered * ops.rsqrt(variance + eps)
     if weight is not None:
         out = out * weight
-    return out if bias is None else out + bias
+    return narrowed(out if bias is None else out + bias, value, weight, bias)
 
 
 @composite
@@ -75,9 +76,10 @@ def rms_norm(
         raise ShapeError(f"rms_norm: x is {value.type}, its last axes must be {shape}", here())
     _check_scales("rms_norm", shape, weight)
     added = _NEXT_TO_ONE[value.dtype.name] if eps is None else eps
-    square = ops.mean(value * value, tuple(range(-len(shape), 0)), keepdims=True)
-    out = value * ops.rsqrt(square + added)
-    return out if weight is None else out * weight
+    wide = widened(value)
+    square = ops.mean(wide * wide, tuple(range(-len(shape), 0)), keepdims=True)
+    out = wide * ops.rsqrt(square + added)
+    return narrowed(out if weight is None else out * weight, value, weight)
 
 
 @composite
@@ -97,10 +99,11 @@ def local_response_norm(
         raise ShapeError(f"local_response_norm: x is {value.type}, not [N, C, *space]", here())
     if size < 1:
         raise ValueError(f"local_response_norm: size must be at least 1, got {size}")
-    last = ops.moveaxis(value * value, 1, -1)
+    wide = widened(value)
+    last = ops.moveaxis(wide * wide, 1, -1)
     framed = ops.pad(last, [(0, 0)] * (value.ndim - 1) + [(size // 2, (size - 1) // 2)])
     mean = ops.moveaxis(ops.mean(ops.windows(framed, size, 1), -1), -1, 1)
-    return value / (k + alpha * mean) ** beta
+    return narrowed(wide / (k + alpha * mean) ** beta, value)
 
 
 @composite
@@ -137,20 +140,20 @@ def instance_norm(
             here(),
         )
     axes = tuple(range(2, value.ndim))
-    mean = ops.mean(value, axes, keepdims=True)
-    centered = value - mean
+    wide = widened(value)
+    mean = ops.mean(wide, axes, keepdims=True)
+    centered = wide - mean
     variance = ops.mean(centered * centered, axes, keepdims=True)
     out = centered * ops.rsqrt(variance + eps)
     if running_mean is None or running_var is None:
-        return _scaled(out, weight, bias)
-    unbiased = variance * _bessel([value.shape[a] for a in axes], value.dtype)
+        return _scaled(out, weight, bias, value)
+    unbiased = variance * _bessel([wide.shape[a] for a in axes], wide.dtype)
     moved: dict[Value, Value] = {}
     for running, of_each in ((running_mean, mean), (running_var, unbiased)):
         of_batch = ops.reshape(ops.mean(of_each, 0), (-1,))
-        moved[running] = running + momentum * (of_batch - running)
-    known = _by_channel(ops.rsqrt(running_var + eps), value)
-    still = (value - _by_channel(running_mean, value)) * known
-    return _scaled(by_mode(train=attach_updates(out, moved), eval=still), weight, bias)
+        moved[running] = _towards(running, of_batch, momentum)
+    still = _by_known(wide, running_mean, running_var, eps)
+    return _scaled(by_mode(train=attach_updates(out, moved), eval=still), weight, bias, value)
 
 
 @composite
@@ -177,12 +180,12 @@ def group_norm(
         )
     _check_channels(value, (weight, bias), "group_norm")
     batch, channels, *space = value.shape
-    grouped = ops.reshape(value, (batch, num_groups, channels // num_groups, *space))
+    grouped = ops.reshape(widened(value), (batch, num_groups, channels // num_groups, *space))
     axes = tuple(range(2, grouped.ndim))
     centered = grouped - ops.mean(grouped, axes, keepdims=True)
     variance = ops.mean(centered * centered, axes, keepdims=True)
     out = ops.reshape(centered * ops.rsqrt(variance + eps), value.shape)
-    return _scaled(out, weight, bias)
+    return _scaled(out, weight, bias, value)
 
 
 @composite
@@ -214,26 +217,38 @@ def batch_norm(
     value = lift_one("batch_norm", x)
     _check_channels(value, (weight, bias, running_mean, running_var))
     axes = tuple(i for i in range(value.ndim) if i != 1)
-    mean = ops.mean(value, axes)
-    centered = value - _by_channel(mean, value)
+    wide = widened(value)
+    mean = ops.mean(wide, axes)
+    centered = wide - _by_channel(mean, wide)
     variance = ops.mean(centered * centered, axes)
-    out = centered * _by_channel(ops.rsqrt(variance + eps), value)
+    out = centered * _by_channel(ops.rsqrt(variance + eps), wide)
     if running_mean is None or running_var is None:
-        return _scaled(out, weight, bias)
+        return _scaled(out, weight, bias, value)
     moved: dict[Value, Value] = {}
     share: float | Value | None = momentum
     if num_batches_tracked is not None:
         count = moved[num_batches_tracked] = num_batches_tracked + 1
-        share = 1.0 / count.astype(value.dtype) if momentum is None else momentum
+        share = 1.0 / count.astype(wide.dtype) if momentum is None else momentum
     if share is None:
         raise ValueError("batch_norm: momentum=None needs num_batches_tracked, to count the calls")
-    unbiased = variance * _bessel([value.shape[a] for a in axes], value.dtype)
+    unbiased = variance * _bessel([wide.shape[a] for a in axes], wide.dtype)
     for running, of_batch in ((running_mean, mean), (running_var, unbiased)):
-        moved[running] = running + share * (of_batch - running)
+        moved[running] = _towards(running, of_batch, share)
     out = attach_updates(out, moved)
-    known = _by_channel(ops.rsqrt(running_var + eps), value)
-    still = (value - _by_channel(running_mean, value)) * known
-    return _scaled(by_mode(train=out, eval=still), weight, bias)
+    still = _by_known(wide, running_mean, running_var, eps)
+    return _scaled(by_mode(train=out, eval=still), weight, bias, value)
+
+
+def _towards(running: Value, of_batch: Value, share: float | Value) -> Value:
+    """A running statistic after a step towards the batch's."""
+    before = widened(running)
+    return narrowed(before + share * (of_batch - before), running)
+
+
+def _by_known(x: Value, running_mean: Value, running_var: Value, eps: float) -> Value:
+    """x normalized by running statistics."""
+    known = _by_channel(ops.rsqrt(widened(running_var) + eps), x)
+    return (x - _by_channel(widened(running_mean), x)) * known
 
 
 def _check_scales(name: str, shape: Sequence[Extent], *scales: Value | None) -> None:
@@ -268,7 +283,8 @@ def _by_channel(vector: Value, x: Value) -> Value:
     return ops.reshape(vector, (-1, *(1,) * (x.ndim - 2)))
 
 
-def _scaled(out: Value, weight: Value | None, bias: Value | None) -> Value:
+def _scaled(out: Value, weight: Value | None, bias: Value | None, x: Value) -> Value:
+    """``out * weight + bias`` in the type in which x, weight and bias meet."""
     if weight is not None:
         out = out * _by_channel(weight, out)
-    return out if bias is None else out + _by_channel(bias, out)
+    return narrowed(out if bias is None else out + _by_channel(bias, out), x, weight, bias)
