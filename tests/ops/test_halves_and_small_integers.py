@@ -1,4 +1,4 @@
-"""Sums that leave the range of what is summed: integers in 64 bits, halves in float32 on the way."""
+"""Sums that leave the range of what is summed: integers in int64, halves by way of float32."""
 
 from __future__ import annotations
 
