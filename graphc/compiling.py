@@ -79,17 +79,20 @@ def compile(  # noqa: A001 - the verb that everybody expects
     """
     _refuse(mesh=mesh, shard=shard)
     _check_options(check, precision, tune, unused)
+    _check_numbers(memory_budget=memory_budget, tolerance=tolerance)
     del tolerance  # permission to round differently, which no kernel makes use of yet
     given = [inputs] if isinstance(inputs, Value | Dim) else list(inputs)
     leaves, form = tree.flatten(outputs)
     values = [_as_output(v) for v in leaves]
-    checked = updates if isinstance(updates, Updates) else Updates(updates or {})
+    checked = updates if isinstance(updates, Updates) else Updates(updates)
     arguments = [_as_input(v) for v in given]
     chosen = _mode_of(mode, values, checked)
     observed = tuple(v for v in arguments if isinstance(v, Value))
     needed = close(values, checked, mode=chosen)
     _check_inputs(arguments, needed, unused)
     graph = Graph(observed, needed.outputs, needed.updates)
+    if not isinstance(name, str | None):
+        raise BindError(f"compile(name={name!r}): a name is a string")
     label = name or _name(values, checked)
     with collection_paused():  # the backend is imported here, too
         return Executable(
@@ -144,6 +147,13 @@ def _check_options(check: str | None, precision: str, tune: str | None, unused: 
         if value not in choices:
             listed = " or ".join(map(repr, choices))
             raise BindError(f"compile({option}={value!r}): it is {listed}")
+
+
+def _check_numbers(**options: object) -> None:
+    for option, value in options.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+        if value is not None and not number:
+            raise BindError(f"compile({option}={value!r}): it is a number, not negative")
 
 
 def _as_output(value: object) -> Value:
@@ -220,6 +230,13 @@ def _check_inputs(arguments: Sequence[Value | Dim], graph: Graph, unused: str) -
             f"compile: {idle[0]!r} is not needed by any output or update; drop it from the inputs, "
             "or say unused='ignore'",
             idle[0].node.source,
+        )
+    by_name = {d.name: d for d in dims if not d.specialize}
+    rival = next((d for d in dims if not d.specialize and by_name[d.name] != d), None)
+    if rival is not None:
+        raise BindError(
+            f"compile: two run-time dims are named {rival} and have other constraints; "
+            "use one, or give them names of their own"
         )
     bound = {d for v in given for e in v.shape if isinstance(e, Dim) for d in e.dims}
     bound |= {d for d in arguments if isinstance(d, Dim)}

@@ -94,7 +94,7 @@ class BackendError(GraphcError):
 
 
 class OutOfMemoryError(BackendError):
-    """A device has too little memory left for a program; states are as they were."""
+    """A device has too little memory for a program, or left for it; states are as they were."""
 
 
 class CacheError(GraphcError):

@@ -61,6 +61,7 @@ __all__ = [
     "recompute",
     "source_value",
     "standing",
+    "with_bodies",
 ]
 
 #: ops without inputs whose value comes from outside the graph
@@ -359,7 +360,7 @@ class Graph:
         roots numbered in program order.
         """
         roots: dict[str, dict[str, int]] = {}
-        nodes = list(_with_bodies(self))
+        nodes = list(with_bodies(self))
         for node in nodes:
             root = node.block.partition("/")[0]
             numbered = roots.setdefault(root.partition("#")[0], {})
@@ -390,12 +391,13 @@ class Graph:
         return HOOKS["svg"](self) if "svg" in HOOKS else None
 
 
-def _with_bodies(graph: Graph) -> Iterator[Node]:
+def with_bodies(graph: Graph) -> Iterator[Node]:
+    """The nodes of a graph, each with those of its bodies behind it."""
     for node in graph.nodes:
         yield node
         for value in node.attrs.values():
             if isinstance(value, Graph):
-                yield from _with_bodies(value)
+                yield from with_bodies(value)
 
 
 # ---- rebuilding

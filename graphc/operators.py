@@ -322,10 +322,21 @@ class Operators:
     def __complex__(self) -> complex:
         _refuse(f"{self!r} is no number yet: compile it and call it")
 
+    def __round__(self, digits: int | None = None) -> NoReturn:
+        _refuse(f"{self!r} is no number yet: in a formula write gc.ops.round(v)")
+
+    def __format__(self, form: str) -> str:
+        if form:
+            _refuse(f"{self!r} is no number yet to show as {form!r}: compile it and call it")
+        return str(self)
+
     def item(self) -> NoReturn:
         _refuse(f"{self!r} is no number yet: compile it and call it")
 
     def numpy(self) -> Any:
+        _refuse(f"{self!r} has no data yet: compile it and call it")
+
+    def tolist(self) -> Any:
         _refuse(f"{self!r} has no data yet: compile it and call it")
 
     def __array__(self, dtype: object = None, copy: object = None) -> Any:

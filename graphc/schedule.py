@@ -50,6 +50,7 @@ from dataclasses import field, replace
 from functools import cached_property
 from typing import Any, Union
 
+from graphc.errors import OutOfMemoryError
 from graphc.kernel.terms import Kernel
 from graphc.records import dataclass
 from graphc.routines import Routine
@@ -347,6 +348,8 @@ def bind_sizes(schedule: Schedule, sizes: Mapping[str, int]) -> Schedule:
         type_ = types.get(id(buffer.type))
         if type_ is None:
             type_ = types[id(buffer.type)] = evaluate_type(buffer.type, sizes)
+            if isinstance(type_.nbytes, int) and type_.nbytes >= 2**63:
+                raise OutOfMemoryError(f"{buffer.name}: {type_} has {type_.nbytes:.1e} bytes")
         b = buffer
         return Buffer(b.name, b.kind, type_, b.offset, b.alignment, b.place)
 

@@ -37,6 +37,8 @@ class Updates(Mapping[Value, Value]):
         self.trains = trains
         self._new: dict[Value, Value] = {}
         self._lines: dict[Value, SourceLoc | None] = {}
+        if not isinstance(new, Mapping | None):
+            raise StateError(f"updates map states to values, as a dict does; got {new!r}", line)
         for state, value in (new or {}).items():
             checked = _checked_state(state, line)
             self._new[checked] = _checked_value(checked, value, line)

@@ -33,6 +33,7 @@ __all__ = [
     "full",
     "lift",
     "lift_one",
+    "namesakes",
     "narrowed",
     "normalize_axes",
     "normalize_axis",
@@ -260,7 +261,13 @@ _INFIX = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/", "pow": "*
 
 def _mismatch(op: str, values: Sequence[Value], axis: int, a: Extent, b: Extent) -> str:
     joined = f" {_INFIX.get(op, 'with')} ".join(str(v.type) for v in values)
-    return f"{who(op)}: {joined}: axis {axis} differs ({a} and {b})"
+    return f"{who(op)}: {joined}: axis {axis} differs ({a} and {b}){namesakes(a, b)}"
+
+
+def namesakes(a: Extent, b: Extent) -> str:
+    """What to add about two extents that differ and print alike."""
+    alike = str(a) == str(b)
+    return "; dims of one name are equal where all their constraints are" if alike else ""
 
 
 def broadcast_to(x: Value, shape: Shape) -> Value:

@@ -10,7 +10,7 @@ from graphc.contraction import Affine, Axes, ContractSpec, axis, constant
 from graphc.errors import ShapeError
 from graphc.graph import Value, apply
 from graphc.op import composite, function
-from graphc.ops.lifting import full, lift_one, normalize_axis, promote, who
+from graphc.ops.lifting import full, lift_one, namesakes, normalize_axis, promote, who
 from graphc.ops.movement import pad
 from graphc.ops.sizes import exact_quotient
 from graphc.ops.transposition import transpose
@@ -87,7 +87,7 @@ def _batch(x: Value, y: Value) -> tuple[Axes, tuple[Affine, ...], tuple[Affine, 
         if extent_x != extent_y and 1 not in (extent_x, extent_y):
             raise ShapeError(
                 f"{who('matmul')}: {x.type} @ {y.type}: "
-                f"axis {i} differs ({extent_x} and {extent_y})",
+                f"axis {i} differs ({extent_x} and {extent_y}){namesakes(extent_x, extent_y)}",
                 here(),
             )
         extent = extent_y if extent_x == 1 else extent_x

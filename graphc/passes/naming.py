@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Any
 
 from graphc.graph import Value, composite_of
@@ -63,5 +64,14 @@ def readable(value: Value, *, inside: bool = False) -> str:
 
 def _identifier(name: str) -> str:
     last = [part for part in re.split(r"[./]", name) if part and not part.isdigit()]
-    cleaned = re.sub(r"\W", "_", last[-1] if last else "value").strip("_")
+    cleaned = re.sub(r"\W", "_", _ascii(last[-1]) if last else "value").strip("_")
     return cleaned if cleaned and not cleaned[0].isdigit() else "value"
+
+
+def _ascii(name: str) -> str:
+    """Kernels' texts and assemblers know no other letters: ``é`` -> ``e``, ``σ`` -> ``sigma``."""
+    if name.isascii():
+        return name
+    letters = (c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
+    spelled = (c if c.isascii() else unicodedata.name(c, "_").split()[-1].lower() for c in letters)
+    return "".join(spelled)

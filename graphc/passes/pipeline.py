@@ -17,12 +17,14 @@ Each pass is a pure function. With ``GRAPHC_VERIFY=1`` what it made is verified;
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-from graphc.graph import Graph
+from graphc.errors import ShapeError
+from graphc.graph import Graph, with_bodies
 from graphc.kernel.text import print_kernel
 from graphc.kernel.verify import verify as verify_kernel
 from graphc.passes.canonicalize import canonicalize
@@ -48,6 +50,8 @@ from graphc.schedule_verify import verify_schedule, verifying
 from graphc.verify import verify as verify_graph
 
 __all__ = ["GRAPH_PASSES", "Compiled", "compile_graph", "optimize"]
+
+_MOST_BYTES = 2**63 - 1
 
 GraphPass = Callable[[Graph], Graph]
 
@@ -110,6 +114,7 @@ def compile_graph(
     part of it, ``donated`` are the numbers of the inputs whose memory it may take. ``keep`` what
     follows from parameters alone from call to call.
     """
+    _refuse_endless(graph)
     graph = optimize(graph, name)
     lowered = lower(graph, check_nan=check_nan)
     limits = replace(LIMITS, parallelism=blocks)
@@ -126,6 +131,17 @@ def compile_graph(
     _dump(name, "kernels.txt", lambda: "\n".join(map(_text, scheduled.calls)))
     _dump(name, "schedule.txt", lambda: print_schedule(scheduled.schedule))
     return Compiled(graph, block, scheduled.calls, scheduled)
+
+
+def _refuse_endless(graph: Graph) -> None:
+    """Raises ShapeError for a value whose bytes 64 bits do not count."""
+    for node in with_bodies(graph):
+        for type_ in node.types:
+            if isinstance(type_.nbytes, int) and type_.nbytes > _MOST_BYTES:
+                raise ShapeError(
+                    f"{node.op}: {type_} has {type_.nbytes:.1e} bytes; no machine counts so far",
+                    node.source,
+                )
 
 
 def _lasting(program: Program) -> set[str]:
@@ -167,6 +183,6 @@ def _text(call: KernelCall | RoutineCall) -> str:
 def _dump(program: str, name: str, text: Callable[[], str]) -> None:
     directory = os.environ.get("GRAPHC_DUMP")
     if directory:
-        path = Path(directory) / program
+        path = Path(directory) / re.sub(r"[^\w. -]", "_", program).lstrip(".")  # not out of it
         path.mkdir(parents=True, exist_ok=True)
         (path / name).write_text(text(), encoding="utf-8")

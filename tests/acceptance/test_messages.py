@@ -26,6 +26,15 @@ def custom(f: Callable[..., Any], rule: Callable[..., Any] | None = None) -> Any
     return made
 
 
+D = gc.Dim("D", specialize=False)
+
+
+def _namesakes() -> tuple[list[gc.Value], list[gc.Value]]:
+    dims = gc.Dim("B", specialize=False), gc.Dim("B", max=9, specialize=False)
+    inputs = [gc.observed("ab"[n], (dim,)) for n, dim in enumerate(dims)]
+    return inputs, [v * 2.0 for v in inputs]
+
+
 def one(v: gc.Value) -> gc.Value:
     return v * 2.0
 
@@ -429,6 +438,48 @@ MESSAGES: dict[str, tuple[Callable[[], Any], str, str]] = {
         "BackendError",
         "compile(device='tpu'): it is 'cpu' or 'cuda'",
     ),
+    "updates as pairs": (
+        lambda: gc.compile([x], x, [(1, 2)]),
+        "StateError",
+        "updates map states to values, as a dict does; got [(1, 2)]",
+    ),
+    "memory_budget": (
+        lambda: gc.compile([x], x * 2.0, memory_budget="1 GB"),
+        "BindError",
+        "compile(memory_budget='1 GB'): it is a number, not negative",
+    ),
+    "tolerance": (
+        lambda: gc.compile([x], x * 2.0, tolerance=-1e-3),
+        "BindError",
+        "compile(tolerance=-0.001): it is a number, not negative",
+    ),
+    "name": (
+        lambda: gc.compile([x], x * 2.0, name=3),
+        "BindError",
+        "compile(name=3): a name is a string",
+    ),
+    "run-time dims of one name": (
+        lambda: gc.compile(*_namesakes()),
+        "BindError",
+        "compile: two run-time dims are named B and have other constraints; use one, or give them "
+        "names of their own",
+    ),
+    "dims of one name": (
+        lambda: sum(_namesakes()[1]),
+        "ShapeError",
+        "add: f32[B] + f32[B]: axis 0 differs (B and B); dims of one name are equal where all "
+        "their constraints are",
+    ),
+    "more bytes than 64 bits count": (
+        lambda: gc.compile([], ops.zeros((2**35, 2**35)).sum())(),
+        "ShapeError",
+        "full: f32[34359738368,34359738368] has 4.7e+21 bytes; no machine counts so far",
+    ),
+    "more bytes at the call": (
+        lambda: gc.compile([D], ops.zeros((D, D)))(2**33),
+        "OutOfMemoryError",
+        "full: f32[8589934592,8589934592] has 3.0e+20 bytes",
+    ),
     "output": (
         lambda: gc.compile([x], "loss"),
         "BindError",
@@ -560,6 +611,11 @@ WITHOUT_A_LINE = {
     "vjp structure",
     "donate",
     "check",
+    "memory_budget",
+    "tolerance",
+    "name",
+    "run-time dims of one name",
+    "more bytes at the call",
     "precision",
     "mesh",
     "device",

@@ -57,3 +57,5 @@ def test_every_level_is_verified_and_dumped(
     assert "kernel " in written["kernels.txt"]
     assert "launch " in written["schedule.txt"]
     assert "contract" in written["graph.simplify.txt"]
+    gc.compile([x], loss, name="../outside")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["_outside", "seen"]

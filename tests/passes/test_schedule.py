@@ -9,6 +9,7 @@ import graphc as gc
 from graphc import ops, optim
 from graphc.passes.pipeline import Compiled
 from graphc.schedule import Barrier, Commit, Copy, Launch, reads_and_writes
+from graphc.schedule_text import parse_schedule, print_schedule
 from tests.passes.levels import check_levels, kernel_count
 
 
@@ -117,3 +118,13 @@ def test_every_launch_knows_its_line() -> None:
         if isinstance(statement, Launch):
             assert statement.source is not None
             assert statement.source.file.endswith("test_schedule.py")
+
+
+def test_names_in_any_alphabet_print_as_text_that_parses_back() -> None:
+    """Kernels' texts and assemblers are ASCII; a person's σ is spelled."""
+    sigma, cafe = gc.observed("σ", (3,)), gc.observed("café", (3,))
+    run = gc.compile([sigma, cafe], (sigma * cafe).sum().named("höhe"), name="maß")
+    assert run(np.float32([1, 2, 3]), np.float32([1, 1, 1])) == 6.0
+    text = print_schedule(run.schedule)
+    assert print_schedule(parse_schedule(text)) == text
+    assert all(name in text for name in ("kernel hohe", "in sigma f32[3], cafe f32[3]"))
