@@ -82,8 +82,8 @@ class _NewAxis:
 _Item = _Range | _Place | _Many | _NewAxis
 
 
-def _items(x: Value, index: object) -> list[_Item]:
-    """One item for every axis of x, and the new axes between them."""
+def _written_out(x: Value, index: object) -> list[object]:
+    """An index with one entry for every axis of x, and None for new ones."""
     given = list(index) if isinstance(index, tuple) else [index]
     used = sum(1 for i in given if i is not None and i is not Ellipsis)
     dots = [k for k, i in enumerate(given) if i is Ellipsis]
@@ -93,10 +93,14 @@ def _items(x: Value, index: object) -> list[_Item]:
         refuse(f"{who('index')}: {used} indices for {x.type}")
     fill = [slice(None)] * (x.ndim - used)
     place = dots[0] if dots else len(given)
-    given = [*given[:place], *fill, *given[place + 1 :]]
+    return [*given[:place], *fill, *given[place + 1 :]]
+
+
+def _items(x: Value, index: object) -> list[_Item]:
+    """One item for every axis of x, and the new axes between them."""
     found: list[_Item] = []
     axis = 0
-    for item in given:
+    for item in _written_out(x, index):
         if item is None:
             found.append(_NewAxis())
             continue
@@ -372,6 +376,9 @@ def put(x: object, index: object, new: object, *, mode: str = "set") -> Value:
     if any(isinstance(i, _NewAxis) for i in items):
         refuse(f"{who('at')}: None has no place in an index that is written to")
     if any(isinstance(i, _Many) for i in items):
+        whole = all(isinstance(i, _Many) or _is_whole(value, a, i) for a, i in enumerate(items))
+        if not whole:
+            return _put_into_part(value, _written_out(value, index), items, new, mode)
         return _put_many(value, items, new, mode)
     if mode != "set":
         old = getitem(value, index)
@@ -452,13 +459,40 @@ def _spread(patch: Value, x: Value, items: Sequence[_Item]) -> Value:
     return apply("pad", patch, low=tuple(low), high=tuple(high), value=0)
 
 
+def _is_whole(x: Value, axis: int, item: _Item) -> bool:
+    """Whether an item takes all of an axis in order."""
+    if not isinstance(item, _Range) or item.flipped:
+        return False
+    return (item.start, item.step) == (0, 1) and item.stop == x.shape[axis]
+
+
+def _put_into_part(
+    x: Value, index: Sequence[object], items: Sequence[_Item], new: object, mode: str
+) -> Value:
+    """Index arrays beside ranges and positions: write into the part that these cut out, and the
+    part into x.
+
+        x.at[ids, 2:5].add(new)  ->  x.at[:, 2:5].set(x[:, 2:5].at[ids].add(new))
+    """
+    chosen = [a for a, i in enumerate(items) if isinstance(i, (_Many, _Place))]
+    if chosen != list(range(chosen[0], chosen[-1] + 1)) and any(
+        isinstance(i, _Place) for i in items
+    ):
+        refuse(f"{who('at')}: a position must stand next to the index arrays, without : between")
+    every = slice(None)
+    cut = [every if isinstance(i, _Many) else g for g, i in zip(index, items, strict=True)]
+    inside = [
+        g if isinstance(i, _Many) else every
+        for g, i in zip(index, items, strict=True)
+        if not isinstance(i, _Place)
+    ]
+    part = put(getitem(x, tuple(cut)), tuple(inside), new, mode=mode)
+    return put(x, tuple(cut), part)
+
+
 def _put_many(x: Value, items: Sequence[_Item], new: object, mode: str) -> Value:
-    """Scatter along the axis (or the merged axes) of the index arrays; the others must be whole."""
+    """Scatter along the axis (or the merged axes) of the index arrays; the others are whole."""
     many = [a for a, i in enumerate(items) if isinstance(i, _Many)]
-    for axis, item in enumerate(items):
-        whole = isinstance(item, _Range) and (item.start, item.step) == (0, 1)
-        if axis not in many and not (whole and item.stop == x.shape[axis] and not item.flipped):  # type: ignore[union-attr]
-            refuse(f"{who('at')}: beside index arrays only whole axes can be written")
     arrays = [i.at for i in items if isinstance(i, _Many)]
     rest = [a for a in range(x.ndim) if a not in many]
     if len(many) == 1:

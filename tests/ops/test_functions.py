@@ -173,6 +173,8 @@ def test_indexing(index: str) -> None:
 
 
 WRITES = ["0", "1:3", "::2", "::-2", ":,1:3,0", "...", "I", ":,I", "I,I", "4:1:-1", "1:6:3,2"]
+#: index arrays beside positions and ranges
+WRITES += ["I,0", "2,I", "1:6:2,I", "I,::-1", "0,I,1:2", "I,I,0", "-1:,I,...", ":0,I"]
 
 
 @pytest.mark.parametrize("index", WRITES)
@@ -195,6 +197,12 @@ def test_at(index: str, mode: str) -> None:
         return out
 
     same_as_numpy(ours, theirs, X)
+
+
+def test_positions_apart_from_index_arrays_are_refused() -> None:
+    x = observed(X.shape)
+    with pytest.raises(gc.ShapeError, match="a position must stand next to the index arrays"):
+        x.at[0, :, I].set(1.0)
 
 
 @pytest.mark.parametrize("place", [2, -1])
