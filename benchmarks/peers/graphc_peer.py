@@ -71,10 +71,7 @@ def train_step(inputs: Inputs) -> Any:
 
 
 def _mlp_train(inputs: Inputs, threads: int) -> Call:
-    step = train_step(inputs)
-    x, y = inputs["x"], inputs["y"]
-    run = lambda: step(x, y)  # noqa: E731
-    return Call(run, lambda: np.array([float(run()) for _ in range(CHECKED_STEPS)]))
+    return _training(train_step(inputs), inputs)
 
 
 def _adam() -> optim.Adam:
@@ -88,9 +85,19 @@ def _loaded(layer: nn.Module, inputs: Inputs, **names: str) -> nn.Module:
 
 
 def _trained(inputs: Inputs, x: Any, y: Any, loss: Any) -> Call:
-    step = gc.compile([x, y], loss, _adam().minimize(loss))
-    run = lambda: step(inputs["x"], inputs["y"])  # noqa: E731
-    return Call(run, lambda: np.array([float(run()) for _ in range(CHECKED_STEPS)]))
+    return _training(gc.compile([x, y], loss, _adam().minimize(loss)), inputs)
+
+
+def _training(step: gc.Executable, inputs: Inputs) -> Call:
+    x, y = inputs["x"], inputs["y"]
+    first = [(state, state.numpy()) for state in step.states]
+    run = lambda: step(x, y)  # noqa: E731
+
+    def reset() -> None:
+        for state, value in first:
+            state.set(value)
+
+    return Call(run, lambda: np.array([float(run()) for _ in range(CHECKED_STEPS)]), reset)
 
 
 def _cnn_train(inputs: Inputs, threads: int) -> Call:

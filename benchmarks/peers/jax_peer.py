@@ -140,7 +140,7 @@ def _stepped(of: Loss) -> Callable[..., Any]:
 
 
 def _parameters(inputs: Inputs) -> Parameters:
-    return {name: jnp.asarray(a) for name, a in inputs.items() if name not in ("x", "y")}
+    return {name: jnp.array(a) for name, a in inputs.items() if name not in ("x", "y")}
 
 
 def _trained(of: Loss) -> Callable[[Inputs, int], Call]:
@@ -151,16 +151,25 @@ def _trained(of: Loss) -> Callable[[Inputs, int], Call]:
             jnp.asarray(a.astype(np.int32) if a.dtype == np.int64 else a)
             for a in (inputs["x"], inputs["y"])
         )
-        step, parameters = _stepped(of), _parameters(inputs)
-        zeros = [jax.tree.map(jnp.zeros_like, parameters) for _ in range(2)]
-        state: Any = (parameters, *zeros, jnp.float32(0))
+        step = _stepped(of)
+
+        def first() -> Any:
+            parameters = _parameters(inputs)
+            zeros = [jax.tree.map(jnp.zeros_like, parameters) for _ in range(2)]
+            return (parameters, *zeros, jnp.float32(0))
+
+        state = first()
+
+        def reset() -> None:
+            nonlocal state
+            state = jax.block_until_ready(first())
 
         def run() -> Any:
             nonlocal state
             loss, state = step(state, x, y)
             return jax.block_until_ready((loss, state))[0]
 
-        return Call(run, lambda: np.array([float(run()) for _ in range(CHECKED_STEPS)]))
+        return Call(run, lambda: np.array([float(run()) for _ in range(CHECKED_STEPS)]), reset)
 
     return build
 

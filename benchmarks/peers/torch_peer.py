@@ -96,8 +96,16 @@ def _trained(net: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> Call:
         optimizer.step()
         return value.detach()
 
+    first = {name: value.clone() for name, value in net.state_dict().items()}
+
+    def reset() -> None:
+        net.load_state_dict(first)
+        for kept in optimizer.state.values():
+            for value in kept.values():
+                value.zero_()
+
     run = torch.compile(step) if COMPILE else step
-    return Call(run, lambda: np.array([run().item() for _ in range(CHECKED_STEPS)]))
+    return Call(run, lambda: np.array([run().item() for _ in range(CHECKED_STEPS)]), reset)
 
 
 def _linear(inputs: Inputs, weight: str, bias: str) -> torch.nn.Module:
