@@ -1,7 +1,7 @@
 """A gallery of activations, each with its derivative; those that saturate are marked.
 
-A function saturates where its derivative is below 1e-3 far out, at x = -20 or at x = 20: what lies
-behind it learns nothing there.
+A function saturates where its derivative is below 1e-3 far out, at x = -1000 or at x = 1000: what
+lies behind it learns nothing there. Those that let elements compete are drawn of x and one more.
 
     python examples/activations.py --out demo-output/activations
 """
@@ -25,16 +25,28 @@ GALLERY = [
 ]
 
 
+def curves(x: gc.Value) -> dict[str, gc.Value]:
+    """What is drawn, by its title."""
+    drawn = {repr(module): module(x) for module in GALLERY}
+    others = {"0": gc.ops.zeros_like(x), "x": x, "-x": -x}
+    for module, name in (
+        *((nn.Softmax(-1), "0"), (nn.Softmin(-1), "0"), (nn.LogSoftmax(-1), "0")),
+        *((nn.GLU(), "x"), (nn.Maxout(2), "-x")),
+    ):
+        both = gc.ops.stack([x, others[name]], -1)
+        drawn[f"{type(module).__name__} of x and {name}"] = module(both)[..., 0]
+    return drawn
+
+
 @click.command()
 @click.option("--out", default="demo-output/activations", help="where the picture goes")
 @click.option("--quick", is_flag=True, help="fewer points")
 def main(out: str, quick: bool) -> None:
     """Compute all of them in one program, draw them, and say which ones saturate."""
     points = np.linspace(-6.0, 6.0, 121 if quick else 1201, dtype=np.float32)
-    points = np.concatenate([points, np.float32([-20.0, 20.0])])
+    points = np.concatenate([points, np.float32([-1000.0, 1000.0])])
     x = gc.observed("x", points.shape)
-    curves = {repr(module): module(x) for module in GALLERY}
-    pairs = {name: (y, gc.grad(y.sum(), x)) for name, y in curves.items()}
+    pairs = {name: (y, gc.grad(y.sum(), x)) for name, y in curves(x).items()}
     drawn = gc.compile([x], pairs, mode="eval")(points)
     figure, axes = subplots(len(drawn), "activations")
     count = 0

@@ -80,7 +80,7 @@ def paths(cost: Callable[[Any], Any], start: tuple[float, float], steps: int) ->
 def main(out: str, quick: bool) -> None:
     """Walk, draw, and count the steps until a point is within 0.05 of a lowest one."""
     steps = 100 if quick else 400
-    figure, axes = subplots(len(LANDSCAPES), f"{steps} steps", columns=2)
+    figure, axes = subplots(len(LANDSCAPES) + 1, f"{steps} steps", columns=3)
     x = gc.observed("x", (2, 60, 60))
     arrived = 0
     print(f"steps to a lowest point {'':12}" + "".join(f"{name:>12}" for name in LANDSCAPES))
@@ -92,19 +92,21 @@ def main(out: str, quick: bool) -> None:
             grid = np.meshgrid(np.linspace(left, right, 60), np.linspace(bottom, top, 60))
             heights = gc.compile([x], cost(x))(np.float32(grid))
             axes[place].contour(*grid, np.log(heights - heights.min() + 0.05), 15, alpha=0.4)
-        for name, path in walked.items():
+        for number, (name, path) in enumerate(walked.items()):
             away = np.min([np.linalg.norm(path - np.array(p), axis=1) for p in lowest], axis=0)
             near = np.flatnonzero(away < 0.05)
             arrived += len(near) > 0
             reached[name].append(str(near[0]) if len(near) else "-")
             if axes is not None:
-                axes[place].plot(path[:, 0], path[:, 1], ".-", markersize=2, label=name)
+                stroke = ".-" if number < 10 else ".:"  # there are ten colours
+                axes[place].plot(path[:, 0], path[:, 1], stroke, markersize=2, label=name)
         if axes is not None:
             axes[place].set_title(title)
             axes[place].set_xlim(left, right)
             axes[place].set_ylim(bottom, top)
     if axes is not None:
-        axes[0].legend(fontsize=6)
+        axes[-1].axis("off")
+        axes[-1].legend(*axes[0].get_legend_handles_labels(), loc="center", fontsize=9)
     for name, counts in reached.items():
         print(f"{name:36}" + "".join(f"{count:>12}" for count in counts))
     print(f"arrived: {arrived} of {len(LANDSCAPES) * len(OPTIMIZERS)}")

@@ -101,7 +101,8 @@ class MultiheadAttention(Module):
         masks = self._masks(q, key_padding_mask, attn_mask, single, padded)
         mask = _joined_mask(masks, q.dtype)
         weights = functional.attention_weights(by_head[0], by_head[1], mask, is_causal)
-        mixed = ops.swapaxes(functional.dropout(weights, self.dropout) @ by_head[2], 1, 2)
+        weights = functional.dropout(weights, self.dropout)
+        mixed = ops.swapaxes(weights @ by_head[2], 1, 2)
         out = self.out_proj(ops.reshape(mixed, q.shape))
         shown = None
         if need_weights:

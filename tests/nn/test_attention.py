@@ -53,6 +53,15 @@ def test_dropped_weights() -> None:
     np.testing.assert_array_equal(evaluate(out, {q: at}, "eval"), evaluate(plain, {q: at}))
 
 
+def test_shown_weights_are_those_that_acted() -> None:
+    """As PyTorch's: in mode train those that were dropped are 0, the others larger."""
+    x, layer = gc.observed("x", (L, N, E)), nn.MultiheadAttention(E, 2, dropout=1.0)
+    at = normal(L, N, E).astype(np.float32)
+    _, weights = layer(x, x, x)
+    assert not evaluate(weights, {x: at}).any()
+    np.testing.assert_allclose(evaluate(weights, {x: at}, "eval").sum(-1), 1.0, rtol=1e-6)
+
+
 def test_dropout_in_transformer_layers() -> None:
     """In mode eval none; in mode train, with probability 1, the residual sums alone are left."""
     for kind in ("TransformerEncoderLayer", "TransformerDecoderLayer"):

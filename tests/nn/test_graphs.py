@@ -212,6 +212,16 @@ def test_one_program_for_bipartite_graphs_of_all_sizes() -> None:
         nn.GATConv((3, 2), 4)((x, y), edges)
 
 
+def test_a_negative_degree_has_no_root() -> None:
+    """By negative weights: NaN, as PyTorch Geometric's, and only there; of degree 0 it is 0."""
+    x, edges, feeds = inputs()
+    weights = ops.where(gc.constant(EDGES[1] == 3), -2.0, 0.5).astype(F64)
+    got = evaluate(nn.GCNConv(3, 2, add_self_loops=False, dtype=F64)(x, edges, weights), feeds)
+    assert np.isnan(got[[1, 3]]).all()  # 3, and whom it sends to
+    assert np.isfinite(got[[0, 2]]).all()
+    assert not got[4].any()
+
+
 def test_refusals() -> None:
     x, edges, _ = inputs()
     attr = gc.observed("attr", (7, 2), F64)

@@ -116,7 +116,8 @@ def gcn_norm(
         weight = ops.concat([ops.where(is_loop, 0.0, weight), own])
         source, target, _ = with_self_loops(edge_index, nodes)
     degree = ops.segment_sum(weight, target, nodes)
-    scale = ops.where(degree > 0.0, ops.rsqrt(ops.where(degree > 0.0, degree, 1.0)), 0.0)
+    alone = degree == 0.0  # below 0, by negative weights, there is no root: NaN
+    scale = ops.where(alone, 0.0, ops.rsqrt(ops.where(alone, 1.0, degree)))
     return source, target, ops.take(scale, source, 0) * weight * ops.take(scale, target, 0)
 
 
