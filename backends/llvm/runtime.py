@@ -239,7 +239,7 @@ class Program:
 
     def source(self, kernel: str) -> str:
         """A kernel's LLVM IR."""
-        return self.kernels[kernel].ir()
+        return self._named(kernel).ir()
 
     assembly_kinds = ("asm",)
     #: the walker runs loops and branches as the schedule says
@@ -251,8 +251,14 @@ class Program:
 
     def assembly(self, kernel: str, kind: str = "asm") -> str:
         """A kernel's machine code as assembly text."""
-        compiled = self.kernels[kernel]
+        compiled = self._named(kernel)
         return codegen.assembly_of(compiled.ir(), compiled.machine or codegen.host())
+
+    def _named(self, kernel: str) -> CompiledKernel:
+        if kernel not in self.kernels:
+            has = ", ".join(self.kernels)
+            raise BackendError(f"{self.schedule.name} has no kernel {kernel!r}; it has {has}")
+        return self.kernels[kernel]
 
     # -- parts
     def _load(self) -> tuple[dict[str, LoadedKernel], object]:

@@ -11,7 +11,7 @@ import pytest
 
 from graphc.backend import find_backend
 from graphc.backends.llvm.native import native, set_threads
-from graphc.errors import RuntimeCheckError
+from graphc.errors import BackendError, RuntimeCheckError
 from graphc.memory import StateBuffer
 from graphc.schedule_interpret import interpret_schedule
 from graphc.schedule_text import parse_schedule
@@ -129,3 +129,6 @@ def test_source_and_assembly_can_be_read() -> None:
     )
     assert "define" in program.source("step")
     assert ".globl" in program.assembly("step")
+    for look in (program.source, program.assembly):
+        with pytest.raises(BackendError, match="has no kernel 'stop'; it has "):
+            look("stop")
