@@ -1,289 +1,304 @@
-"""Kernels and training steps on a CUDA device, beside PyTorch: ``python -m benchmarks.gpu``.
+"""Kernels and training steps on a CUDA device, beside others: ``python -m benchmarks.gpu``.
 
 Times are the device's own: events around repeated launches of a program's graph, and around as many
-calls of the peer; the median of several rounds, ours and theirs in turn. Every result is compared
-with the peer's first. ``--out`` takes the numbers as JSON.
+calls of PyTorch (eager, compiled, as a replayed graph); JAX's are the host's, of calls that wait.
+Medians of several rounds, all in turn. Results are compared with float64 first. Rates are shares of
+ceilings that are measured before: a copy's bandwidth, the rate of PyTorch's largest product in the
+same precision. A peer that cannot run is named with its reason. ``--out`` takes the numbers as
+JSON; ``--rehearse`` runs everything small, without a device.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import statistics
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+import pytest
+import torch
+from torch.nn import functional
 
 import graphc as gc
-from graphc import nn, optim
-from graphc.backends.triton import driver as cuda
-from graphc.kernel.parser import parse_kernel
-from tests.triton.on_device import program_of
+from benchmarks.gpu_place import Place, Rehearsal, Timer
+from benchmarks.peers import graphc_peer, torch_peer
+from benchmarks.workloads import Workload, cnn_workload, layer_workload, mlp_workload
+from graphc.nn.functional import scaled_dot_product_attention
+from tests.triton.conftest import host_device
 
 ROUNDS, REPEATS = 5, 20
+KINDS = ("ieee", "tf32", "bf16")
+#: JAX's names of the precisions of products
+_JAX = {"ieee": "float32", "tf32": "tensorfloat32", "bf16": "bfloat16"}
 
-SOFTMAX = """kernel softmax
-  axes i:{m} j:{n}
-  in x f32[{m},{n}]
-  out y f32[{m},{n}]
-  a = load x[i, j]
-  m = reduce max a over j
-  e = exp(a - m)
-  s = reduce sum e over j
-  store y[i, j] = e / s"""
-
-LAYER_NORM = """kernel layer_norm
-  axes i:{m} j:{n}
-  in x f32[{m},{n}], g f32[{n}], b f32[{n}]
-  out y f32[{m},{n}]
-  a = load x[i, j]
-  gamma = load g[j]
-  beta = load b[j]
-  n, mu, m2 = reduce welford a over j
-  r = rsqrt(m2 / {n}.0 + 1e-5)
-  store y[i, j] = (a - mu) * r * gamma + beta"""
-
-COPY = """kernel copy
-  axes i:{n}
-  in x f32[{n}]
-  out y f32[{n}]
-  a = load x[i]
-  store y[i] = a"""
-
-ATTENTION = """kernel attention
-  axes b:{b} h:{h} i:{n} j:{n} c:64 d:64
-  in q f32[{b},{h},{n},64], k f32[{b},{h},{n},64], v f32[{b},{h},{n},64]
-  out y f32[{b},{h},{n},64]
-  qa = load q[b, h, i, c]
-  ka = load k[b, h, j, c]
-  va = load v[b, h, j, d]
-  dots = contract qa, ka over c
-  a = dots * 0.125
-  m, l, o = reduce expsum a; 1.0, va over j where j <= i
-  store y[b, h, i, d] = o / l"""
+#: makes a peer ready; raises where it cannot run here
+Maker = Callable[[], Timer]
 
 
 class Bench:
-    """Pairs of things to time, and what was measured."""
+    """A place, ceilings by name, and what was measured."""
 
-    def __init__(self) -> None:
-        import torch
-
-        self.torch, self.device = torch, cuda.driver()
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.ceilings: dict[str, float] = {}
         self.rows: list[dict[str, Any]] = []
 
-    def ours(self, program: Any, repeats: int) -> float:
-        """Seconds of one run of a program's graphs."""
-        binding = program._current
-        self.device.synchronize()
-        begin = self.device.record()
-        for _ in range(repeats):
-            binding.run(binding.steps)
-        end = self.device.record()
-        self.device.synchronize()
-        return self.device.nanoseconds(begin, end) * 1e-9 / repeats
+    def tensors(self, *shape: int, dtype: Any = torch.float32, count: int = 1) -> list[Any]:
+        return [torch.randn(*shape, device=self.place.kind).to(dtype) for _ in range(count)]
 
-    def theirs(self, call: Callable[[], Any], repeats: int) -> float:
-        torch = self.torch
-        torch.cuda.synchronize()
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        for _ in range(repeats):
-            call()
-        end.record()
-        torch.cuda.synchronize()
-        return begin.elapsed_time(end) * 1e-3 / repeats
+    def difference(self, result: Any, wanted: Any) -> float:
+        """The norm of the difference over the norm."""
+        got = self.place.tensor(result).double()
+        return float((got - wanted.double()).norm() / wanted.double().norm())
 
-    def pair(
-        self, name: str, program: Any, peer: Callable[[], Any], *, flops: float = 0.0,
-        nbytes: float = 0.0, error: float = 0.0, repeats: int = REPEATS,
-    ) -> None:
-        self.ours(program, 3)
-        self.theirs(peer, 3)
-        pairs = [(self.ours(program, repeats), self.theirs(peer, repeats)) for _ in range(ROUNDS)]
-        mine = statistics.median(a for a, _ in pairs)
-        other = statistics.median(b for _, b in pairs)
-        row = {
-            "name": name, "graphc_us": mine * 1e6, "torch_us": other * 1e6,
-            "torch/graphc": other / mine, "error": error,
-        }
-        if flops:
-            row |= {"graphc_TFLOP/s": flops / mine * 1e-12, "torch_TFLOP/s": flops / other * 1e-12}
-        if nbytes:
-            row |= {"graphc_GB/s": nbytes / mine * 1e-9, "torch_GB/s": nbytes / other * 1e-9}
+    def add(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
         print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
 
-    def difference(self, result: Any, wanted: Any) -> float:
-        got = self.torch.from_dlpack(result).double()
-        return float((got - wanted.double()).norm() / wanted.double().norm())
+    def row(
+        self, name: str, program: Any, peers: Mapping[str, Maker], *, work: float = 0.0,
+        of: str = "", error: float = 0.0, repeats: int = REPEATS,
+    ) -> None:
+        """Time a program beside peers; ``work`` (bytes or operations) has the ceiling ``of``."""
+        timers: dict[str, Timer] = {"graphc": lambda n: self.place.ours(program, n)}
+        left_out: dict[str, str] = {}
+        for peer, make in peers.items():
+            try:
+                timers[peer] = make()
+                timers[peer](3)
+            except Exception as reason:  # whatever keeps a third party from running
+                timers.pop(peer, None)
+                left_out[peer] = repr(reason)[:200]
+        repeats, rounds = self.place.size((repeats, ROUNDS), (1, 1))
+        timers["graphc"](repeats)
+        taken = [{peer: timer(repeats) for peer, timer in timers.items()} for _ in range(rounds)]
+        times = {peer: statistics.median(t[peer] for t in taken) for peer in timers}
+        found: dict[str, Any] = {"name": name, "error": error}
+        for peer, seconds in times.items():
+            found[f"{peer}_us"] = seconds * 1e6
+            if peer != "graphc":
+                found[f"{peer}/graphc"] = seconds / times["graphc"]
+            if work and seconds:
+                found[f"{peer} rate"] = work / seconds
+                found[f"{peer} of {of}"] = work / seconds / self.ceilings[of]
+        self.add(found | ({"left out": left_out} if left_out else {}))
+
+    # -- peers
+    def of_torch(self, call: Callable[..., Any], *args: Any) -> dict[str, Maker]:
+        """PyTorch's call, and what it compiles it to."""
+        def compiled() -> Timer:
+            made = self.place.compiled(call)
+            return self.place.events(lambda: made(*args))
+
+        return {"torch": lambda: self.place.events(lambda: call(*args)), "torch.compile": compiled}
+
+    def of_jax(self, kind: str, inputs: Mapping[str, Any], precision: str = "ieee") -> Maker:
+        """JAX's call of a workload's kind."""
+
+        def make() -> Timer:
+            jax = importlib.import_module("jax")
+            if self.place.kind == "cuda" and jax.default_backend() != "gpu":
+                raise RuntimeError("this JAX has no GPU")
+            built = importlib.import_module("benchmarks.peers.jax_peer").BUILDERS[kind]
+            with jax.default_matmul_precision(_JAX[precision]):
+                call = built(dict(inputs), 1)
+                call.run()  # what is traced now keeps the precision
+            return self.place.waited(call.run)
+
+        return make
 
     # -- what is timed
-    def products(self) -> None:
-        torch = self.torch
-        for kind, sizes in (("ieee", (1024, 2048, 4096)), ("tf32", (1024, 2048, 4096, 8192)),
-                            ("bf16", (1024, 2048, 4096, 8192))):
-            torch.backends.cuda.matmul.allow_tf32 = kind == "tf32"
-            dtype = torch.bfloat16 if kind == "bf16" else torch.float32
-            for n in sizes:
-                for turned in (False, True) if n == 4096 else (False,):
-                    self.product(n, kind, dtype, turned)
+    def measure_ceilings(self) -> None:
+        """The rate of a copy, and of the largest products by precision."""
+        count, n = self.place.size((1 << 27, 8192), (1 << 10, 32))
+        x, y = self.tensors(count, count=2)
+        x_, name = gc.observed("x", (count,)), f"copy {count * 4 >> 20} MiB"
+        copied = self.place.events(lambda: y.copy_(x))
+        copied(3)
+        self.ceilings["memory"] = 8.0 * count / copied(REPEATS)
+        program = gc.compile([x_], x_ + 0.0, backend="triton")
+        error = self.difference(program(x), x)
+        self.row(name, program._latest().loaded, {"torch": lambda: copied},
+                 work=8.0 * count, of="memory", error=error)
+        for kind in KINDS:
+            self.allow(kind)
+            a, b = self.tensors(n, n, dtype=_dtype(kind), count=2)
+            timer = self.place.events(lambda a=a, b=b: torch.mm(a, b))
+            timer(3)
+            self.ceilings[kind] = 2.0 * n**3 / timer(10)
+        self.add({"name": "ceilings"} | self.ceilings)
 
-    def product(self, n: int, kind: str, dtype: Any, turned: bool) -> None:
-        """``x @ w``, or ``x @ w.T`` as in a linear layer; copies of operands are in the time."""
-        torch = self.torch
+    def allow(self, kind: str) -> None:
+        torch.backends.cuda.matmul.allow_tf32 = kind == "tf32"
+        torch.backends.cudnn.allow_tf32 = kind == "tf32"
+
+    def products(self) -> None:
+        """``x @ w``, and ``x @ w.T`` as in a linear layer; copies of operands are in the time."""
+        for kind in KINDS:
+            for n in self.place.size((1024, 2048, 4096, 8192), (32,)):
+                for turned in (False, True) if n in (32, 4096) else (False,):
+                    self.product(n, kind, turned)
+
+    def product(self, n: int, kind: str, turned: bool) -> None:
+        self.allow(kind)
         ours = gc.bfloat16 if kind == "bf16" else gc.float32
         a, b = gc.observed("a", (n, n), ours), gc.observed("b", (n, n), ours)
         executable = gc.compile(
             [a, b], a @ (b.T if turned else b), backend="triton",
             precision="tf32" if kind == "tf32" else "ieee",
         )
-        x, w = (torch.randn(n, n, device="cuda", dtype=dtype) for _ in range(2))
+        x, w = self.tensors(n, n, dtype=_dtype(kind), count=2)
         right = w.T if turned else w
         wanted = x.double() @ right.double() if n <= 4096 else x.float() @ right.float()
-        error = self.difference(executable(x, w), wanted)
-        out = torch.empty(n, n, device="cuda", dtype=dtype)
-        self.pair(f"GEMM {n} {kind}{' x w.T' if turned else ''}", executable._latest().loaded,
-                  lambda: torch.mm(x, right, out=out), flops=2.0 * n**3, error=error,
-                  repeats=10 if n > 4096 else 20)
+        error = self.difference(executable(*map(self.given, (x, w))), wanted)
+        peers = self.of_torch(torch.mm, x, right)
+        if kind != "bf16":
+            arrays = {"a": x.cpu().numpy(), "b": right.cpu().numpy()}
+            peers["jax"] = self.of_jax("matmul", arrays, kind)
+        self.row(f"GEMM {n} {kind}{' x w.T' if turned else ''}", executable._latest().loaded,
+                 peers, work=2.0 * n**3, of=kind, error=error, repeats=10 if n > 4096 else 20)
+
+    def given(self, tensor: Any) -> Any:
+        """A tensor as an argument: NumPy has no bfloat16 of PyTorch's."""
+        if self.place.kind == "cuda" or tensor.dtype != torch.bfloat16:
+            return tensor
+        return tensor.float().numpy().astype(gc.bfloat16.numpy)
 
     def rows_of_numbers(self) -> None:
-        torch, functional = self.torch, self.torch.nn.functional
-        for m, n in ((8192, 1024), (4096, 8192), (65536, 256)):
-            x = torch.randn(m, n, device="cuda")
-            program = program_of(parse_kernel(SOFTMAX.format(m=m, n=n)))
-            error = self.difference(program.call(x), torch.softmax(x.double(), -1))
-            out = torch.empty_like(x)
-            self.pair(f"softmax {m}x{n}", program,
-                      lambda x=x, out=out: torch.softmax(x, -1, out=out),
-                      nbytes=8.0 * m * n, error=error)
-            g, b = torch.randn(n, device="cuda"), torch.randn(n, device="cuda")
-            program = program_of(parse_kernel(LAYER_NORM.format(m=m, n=n)))
+        """Softmax and layer norm."""
+        sizes = ((8192, 1024), (4096, 8192), (65536, 256))
+        for m, n in self.place.size(sizes, ((4, 16),)):
+            (x,) = self.tensors(m, n)
+            g, b = self.tensors(n, count=2)
+            x_, g_, b_ = gc.observed("x", (m, n)), gc.observed("g", (n,)), gc.observed("b", (n,))
+            program = gc.compile([x_], gc.ops.softmax(x_, -1), backend="triton")
+            error = self.difference(program(x), torch.softmax(x.double(), -1))
+            peers = self.of_torch(lambda x: torch.softmax(x, -1), x)
+            peers["jax"] = self.of_jax("softmax", {"x": x.cpu().numpy()})
+            self.row(f"softmax {m}x{n}", program._latest().loaded, peers,
+                     work=8.0 * m * n, of="memory", error=error)
+            normed = gc.nn.functional.layer_norm(x_, (n,), g_, b_)
+            program = gc.compile([x_, g_, b_], normed, backend="triton")
             wanted = functional.layer_norm(x.double(), (n,), g.double(), b.double())
-            self.pair(f"layer norm {m}x{n}", program,
-                      lambda x=x, g=g, b=b, n=n: functional.layer_norm(x, (n,), g, b),
-                      nbytes=8.0 * m * n, error=self.difference(program.call(x, g, b), wanted))
-
-    def copies(self) -> None:
-        torch = self.torch
-        n = 1 << 27
-        x, y = torch.randn(n, device="cuda"), torch.empty(n, device="cuda")
-        program = program_of(parse_kernel(COPY.format(n=n)))
-        self.pair("copy 512 MiB", program, lambda: y.copy_(x), nbytes=8.0 * n,
-                  error=self.difference(program.call(x), x))
+            peers = self.of_torch(
+                lambda x, g, b, n=n: functional.layer_norm(x, (n,), g, b), x, g, b
+            )
+            arrays = {name: t.cpu().numpy() for name, t in (("x", x), ("weight", g), ("bias", b))}
+            peers["jax"] = self.of_jax("layer_norm", arrays)
+            self.row(f"layer norm {m}x{n}", program._latest().loaded, peers,
+                     work=8.0 * m * n, of="memory", error=self.difference(program(x, g, b), wanted))
 
     def attention(self) -> None:
-        torch, functional = self.torch, self.torch.nn.functional
-        for b, h, n in ((4, 16, 1024), (2, 16, 4096)):
-            q, k, v = (torch.randn(b, h, n, 64, device="cuda") for _ in range(3))
-            for kind in ("ieee", "tf32"):
-                torch.backends.cuda.matmul.allow_tf32 = kind == "tf32"
-                text = ATTENTION.format(b=b, h=h, n=n)
-                program = program_of(parse_kernel(text), precision=kind)
+        """Causal attention; PyTorch takes its flash attention for bf16."""
+        sizes = ((4, 16, 1024, 64), (2, 16, 4096, 64))
+        for shape in self.place.size(sizes, ((1, 2, 20, 16),)):
+            for kind in KINDS:
+                self.allow(kind)
+                tensors = self.tensors(*shape, dtype=_dtype(kind), count=3)
+                ours = gc.bfloat16 if kind == "bf16" else gc.float32
+                values = [gc.observed(name, shape, ours) for name in "qkv"]
+                program = gc.compile(
+                    values, scaled_dot_product_attention(*values, is_causal=True),
+                    backend="triton", precision="tf32" if kind == "tf32" else "ieee",
+                )
+                result = self.place.tensor(program(*map(self.given, tensors)))[:1, :2].double()
                 wanted = functional.scaled_dot_product_attention(
-                    *(t[:1, :2].double() for t in (q, k, v)), is_causal=True)
-                result = torch.from_dlpack(program.call(q, k, v))[:1, :2].double()
-                self.pair(
-                    f"causal attention {b}x{h}x{n}x64 f32 {kind}", program,
-                    lambda q=q, k=k, v=v: functional.scaled_dot_product_attention(
-                        q, k, v, is_causal=True),
-                    flops=2.0 * b * h * n * n * 64,
-                    error=float((result - wanted).norm() / wanted.norm()))
-
-    def calls(self, name: str, step: Any, images: Any, labels: Any) -> None:
-        """A whole call from Python, with arguments on the device and on the host."""
-        for where, args in (("device", (images, labels)),
-                            ("host", (images.cpu().numpy(), labels.cpu().numpy()))):
-            for _ in range(5):
-                step(*args)
-            self.device.synchronize()
-            begin = time.perf_counter()
-            for _ in range(100):
-                step(*args)
-            self.device.synchronize()
-            seconds = (time.perf_counter() - begin) / 100
-            row = {"name": f"{name}, a call from Python, arguments on the {where}",
-                   "graphc_us": seconds * 1e6}
-            self.rows.append(row)
-            print(row, flush=True)
+                    *(t[:1, :2].double() for t in tensors), is_causal=True
+                )
+                b, h, n, width = shape
+                self.row(
+                    f"causal attention {'x'.join(map(str, shape))} {kind}",
+                    program._latest().loaded,
+                    self.of_torch(
+                        lambda q, k, v: functional.scaled_dot_product_attention(
+                            q, k, v, is_causal=True
+                        ), *tensors,
+                    ),
+                    work=2.0 * b * h * n * n * width, of=kind,
+                    error=float((result - wanted).norm() / wanted.norm()),
+                )  # fmt: skip
 
     def steps(self) -> None:
-        for batch in (64, 1024):
-            self.step(batch)
+        """Training steps with Adam in exact float32: an MLP, a CNN, a transformer's layer."""
+        whole = mlp_workload(64), mlp_workload(1024), cnn_workload(), layer_workload(train=True)
+        small = (cnn_workload(2, 4, (1, 2, 2, 2, 2), 4),)
+        for workload in self.place.size(whole, small):
+            self.step(workload)
 
-    def step(self, batch: int) -> None:
-        """An MLP's training step beside torch's, eager and as a replayed CUDA graph."""
-        torch = self.torch
-        torch.backends.cuda.matmul.allow_tf32 = False
-        gc.manual_seed(0)
-        x, y = gc.observed("x", (batch, 784)), gc.observed("y", (batch,), gc.int64)
-        net = nn.Linear(784, 512) >> nn.ReLU() >> nn.Linear(512, 512) >> nn.ReLU()
-        net = net >> nn.Linear(512, 10)
-        loss = nn.CrossEntropyLoss()(net(x), y)
-        step = gc.compile([x, y], loss, optim.Adam(lr=1e-3).minimize(loss), backend="triton")
-        images = torch.randn(batch, 784, device="cuda")
-        labels = torch.randint(0, 10, (batch,), device="cuda")
-        mine = [float(step(images, labels)) for _ in range(5)]
-        model, call = _torch_step(torch, net, images, labels)
-        peers = [float(call()) for _ in range(5)]
-        error = max(abs(a - b) for a, b in zip(mine[1:], peers[1:], strict=False))
-        program = step._latest().loaded
-        self.pair(f"MLP step, batch {batch}, torch eager", program, call, error=error)
-        self.calls(f"MLP step, batch {batch}", step, images, labels)
-        stream = torch.cuda.Stream()
-        with torch.cuda.stream(stream):
-            call()
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            call()
-        self.pair(f"MLP step, batch {batch}, torch CUDA graph", program, graph.replay,
-                  error=error)
-        del model
+    def step(self, workload: Workload) -> None:
+        self.allow("ieee")
+        inputs = workload.draw()
+        step = graphc_peer.STEPS[workload.kind](inputs)
+        x, y = (torch.from_numpy(inputs[n]).to(self.place.kind) for n in "xy")
+        wanted = workload.reference(inputs)
+        losses = [float(step(x, y)) for _ in wanted]
+        error = float(np.abs(losses - wanted).max() / np.abs(wanted).max())
+        net, loss = torch_peer.NETWORKS[workload.kind](inputs)
+        net.to(self.place.kind)
+        graphed = self.place.kind == "cuda"
+        call, _ = torch_peer.training_step((net, loss), x, y, capturable=graphed)
+        peers = self.of_torch(call)
+        peers["torch CUDA graph"] = lambda: self.place.events(self.place.replayed(call))
+        peers["jax"] = self.of_jax(workload.kind, inputs)
+        self.row(workload.title, step._latest().loaded, peers, work=workload.flops, of="ieee",
+                 error=error)
+        for where, args in (("device", (x, y)), ("host", (inputs["x"], inputs["y"]))):
+            self.calls(f"{workload.title}, arguments on the {where}", step, args)
 
-
-def _torch_step(torch: Any, net: Any, images: Any, labels: Any) -> tuple[Any, Callable[[], Any]]:
-    model = torch.nn.Sequential(
-        torch.nn.Linear(784, 512), torch.nn.ReLU(), torch.nn.Linear(512, 512), torch.nn.ReLU(),
-        torch.nn.Linear(512, 10),
-    ).cuda()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, capturable=True, fused=True)
-    cost = torch.nn.CrossEntropyLoss()
-
-    def call() -> Any:
-        optimizer.zero_grad(set_to_none=False)
-        value = cost(model(images), labels)
-        value.backward()
-        optimizer.step()
-        return value.detach()
-
-    del net
-    return model, call
+    def calls(self, name: str, step: Any, args: tuple[Any, ...]) -> None:
+        """A whole call from Python."""
+        count = self.place.size(100, 1)
+        np.asarray(step(*args))
+        begin = time.perf_counter()
+        for _ in range(count):
+            result = step(*args)
+        np.asarray(result)
+        self.add({"name": f"a call from Python: {name}",
+                  "graphc_us": (time.perf_counter() - begin) / count * 1e6})
 
 
-PARTS = ("copies", "rows_of_numbers", "steps", "products", "attention")
+def _dtype(kind: str) -> Any:
+    return torch.bfloat16 if kind == "bf16" else torch.float32
+
+
+PARTS = ("rows_of_numbers", "steps", "products", "attention")
 
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), help="Write the numbers as JSON.")
-@click.argument("parts", nargs=-1)
-def main(out: Path | None, parts: tuple[str, ...]) -> None:
+@click.option("--rehearse", is_flag=True, help="Run small sizes without a device.")
+@click.argument("parts", nargs=-1, type=click.Choice(PARTS))
+def main(out: Path | None, rehearse: bool, parts: tuple[str, ...]) -> None:
     """Measure PARTS (all where none is given) on the first CUDA device."""
-    bench = Bench()
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as scratch:
+        patch.setenv("GRAPHC_BACKEND", "triton")  # of programs that do not say where
+        if rehearse:
+            host_device(patch, Path(scratch))
+        measure(Rehearsal() if rehearse else Place(), parts or PARTS, out)
+
+
+def measure(place: Place, parts: tuple[str, ...], out: Path | None = None) -> list[dict[str, Any]]:
+    """The rows of some parts; an error where one fails, after the others."""
+    bench = Bench(place)
+    bench.measure_ceilings()
     failures = {}
-    for part in parts or PARTS:
+    for part in parts:
         try:
             getattr(bench, part)()
         except Exception as error:  # one part must not take the others with it
             failures[part] = repr(error)
             print(f"{part}: {error!r}", flush=True)
         if out is not None:
-            known = {"device": bench.device.name, "rows": bench.rows, "failures": failures}
+            known = {"device": place.name, "rows": bench.rows, "failures": failures}
             out.write_text(json.dumps(known, indent=1))
     np.testing.assert_equal(failures, {})
+    return bench.rows
 
 
 if __name__ == "__main__":

@@ -214,7 +214,7 @@ def _load(path: Path, name: str) -> Any:
     try:
         spec.loader.exec_module(module)
     finally:
-        del sys.modules[label]
+        sys.modules.pop(label, None)  # another thread may have loaded it too
     return module
 
 

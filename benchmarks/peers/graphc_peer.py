@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -67,11 +68,7 @@ def train_step(inputs: Inputs) -> Any:
         layer.load_state_dict({"weight": inputs[f"w{i}"], "bias": inputs[f"b{i}"]})
     net = layers[0] >> nn.ReLU() >> layers[1] >> nn.ReLU() >> layers[2]
     loss = nn.CrossEntropyLoss()(net(x), y)
-    return gc.compile([x, y], loss, _adam().minimize(loss))
-
-
-def _mlp_train(inputs: Inputs, threads: int) -> Call:
-    return _training(train_step(inputs), inputs)
+    return _stepping(x, y, loss)
 
 
 def _adam() -> optim.Adam:
@@ -84,23 +81,28 @@ def _loaded(layer: nn.Module, inputs: Inputs, **names: str) -> nn.Module:
     return layer
 
 
-def _trained(inputs: Inputs, x: Any, y: Any, loss: Any) -> Call:
-    return _training(gc.compile([x, y], loss, _adam().minimize(loss)), inputs)
+def _trained(made: Callable[[Inputs], gc.Executable]) -> Callable[[Inputs, int], Call]:
+    """The builder of a training step."""
+
+    def build(inputs: Inputs, threads: int) -> Call:
+        step, x, y = made(inputs), inputs["x"], inputs["y"]
+        first = [(state, state.numpy()) for state in step.states]
+        run = lambda: step(x, y)  # noqa: E731
+
+        def reset() -> None:
+            for state, value in first:
+                state.set(value)
+
+        return Call(run, lambda: np.array([float(run()) for _ in range(CHECKED_STEPS)]), reset)
+
+    return build
 
 
-def _training(step: gc.Executable, inputs: Inputs) -> Call:
-    x, y = inputs["x"], inputs["y"]
-    first = [(state, state.numpy()) for state in step.states]
-    run = lambda: step(x, y)  # noqa: E731
-
-    def reset() -> None:
-        for state, value in first:
-            state.set(value)
-
-    return Call(run, lambda: np.array([float(run()) for _ in range(CHECKED_STEPS)]), reset)
+def _stepping(x: Any, y: Any, loss: Any) -> Any:
+    return gc.compile([x, y], loss, _adam().minimize(loss))
 
 
-def _cnn_train(inputs: Inputs, threads: int) -> Call:
+def _cnn_step(inputs: Inputs) -> Any:
     x, y = (gc.observed(n, inputs[n].shape, inputs[n].dtype) for n in "xy")
     net: nn.Module = nn.Sequential()
     for i in range(4):
@@ -115,10 +117,10 @@ def _cnn_train(inputs: Inputs, threads: int) -> Call:
         net = net >> _loaded(nn.Linear(inner, outer), inputs, weight=f"w{i}", bias=f"b{i}")
         if i == 0:
             net = net >> nn.ReLU()
-    return _trained(inputs, x, y, nn.CrossEntropyLoss()(net(x), y))
+    return _stepping(x, y, nn.CrossEntropyLoss()(net(x), y))
 
 
-def _lstm_train(inputs: Inputs, threads: int) -> Call:
+def _lstm_step(inputs: Inputs) -> Any:
     """A plain scan over the steps; the cell is written out."""
     x, y = (gc.observed(n, inputs[n].shape, inputs[n].dtype) for n in "xy")
     letters, width = inputs["embedding"].shape
@@ -137,7 +139,7 @@ def _lstm_train(inputs: Inputs, threads: int) -> Call:
     zero = gc.ops.zeros((x.shape[1], width))
     _, hidden = gc.scan(cell, (zero, zero), embedding(x))
     logits = head(hidden).reshape(-1, letters)
-    return _trained(inputs, x, y, nn.CrossEntropyLoss()(logits, y.reshape(-1)))
+    return _stepping(x, y, nn.CrossEntropyLoss()(logits, y.reshape(-1)))
 
 
 class EncoderLayer(nn.Module):
@@ -175,10 +177,16 @@ def _layer_forward(inputs: Inputs, threads: int) -> Call:
     return Call(run, last_result(run))
 
 
-def _layer_train(inputs: Inputs, threads: int) -> Call:
+def _layer_step(inputs: Inputs) -> Any:
     x, y = (gc.observed(n, inputs[n].shape) for n in "xy")
-    return _trained(inputs, x, y, nn.MSELoss()(EncoderLayer(inputs)(x), y))
+    return _stepping(x, y, nn.MSELoss()(EncoderLayer(inputs)(x), y))
 
+
+#: executables of training steps, their parameters those of the inputs
+STEPS = {
+    "mlp_train": train_step, "cnn_train": _cnn_step, "lstm_train": _lstm_step,
+    "layer_train": _layer_step,
+}  # fmt: skip
 
 BUILDERS = {
     "matmul": _matmul,
@@ -186,9 +194,6 @@ BUILDERS = {
     "layer_norm": _layer_norm,
     "chain": _chain,
     "conv": _conv,
-    "mlp_train": _mlp_train,
-    "cnn_train": _cnn_train,
-    "lstm_train": _lstm_train,
     "layer_forward": _layer_forward,
-    "layer_train": _layer_train,
+    **{kind: _trained(made) for kind, made in STEPS.items()},
 }

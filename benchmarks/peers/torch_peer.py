@@ -82,16 +82,23 @@ def _filled(layer: torch.nn.Module, inputs: Inputs, **names: str) -> torch.nn.Mo
     return layer
 
 
-def _trained(net: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> Call:
-    """Steps of fused Adam on one batch."""
+#: a network and its loss for inputs and targets
+Network = tuple[torch.nn.Module, Callable[[Any, Any], torch.Tensor]]
+
+
+def training_step(
+    network: Network, x: torch.Tensor, y: torch.Tensor, *, capturable: bool = False
+) -> tuple[Callable[[], torch.Tensor], Callable[[], None]]:
+    """A step of fused Adam on one batch (``capturable`` in a CUDA graph), and what begins anew."""
+    net, loss = network
     optimizer = torch.optim.Adam(
         net.parameters(), lr=ADAM["lr"], betas=(ADAM["beta1"], ADAM["beta2"]), eps=ADAM["eps"],
-        fused=True,
+        fused=True, capturable=capturable,
     )
 
     def step() -> torch.Tensor:
-        optimizer.zero_grad()
-        value = loss()
+        optimizer.zero_grad(set_to_none=not capturable)
+        value = loss(x, y)
         value.backward()
         optimizer.step()
         return value.detach()
@@ -104,8 +111,20 @@ def _trained(net: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> Call:
             for value in kept.values():
                 value.zero_()
 
-    run = torch.compile(step) if COMPILE else step
-    return Call(run, lambda: np.array([run().item() for _ in range(CHECKED_STEPS)]), reset)
+    return step, reset
+
+
+def _trained(made: Callable[[Inputs], Network]) -> Callable[[Inputs, int], Call]:
+    """The builder of a training step."""
+
+    def build(inputs: Inputs, threads: int) -> Call:
+        torch.set_num_threads(threads)
+        x, y = torch.from_numpy(inputs["x"]), torch.from_numpy(inputs["y"])
+        step, reset = training_step(made(inputs), x, y)
+        run = torch.compile(step) if COMPILE else step
+        return Call(run, lambda: np.array([run().item() for _ in range(CHECKED_STEPS)]), reset)
+
+    return build
 
 
 def _linear(inputs: Inputs, weight: str, bias: str) -> torch.nn.Module:
@@ -113,18 +132,14 @@ def _linear(inputs: Inputs, weight: str, bias: str) -> torch.nn.Module:
     return _filled(torch.nn.Linear(inner, outer), inputs, weight=weight, bias=bias)
 
 
-def _mlp_train(inputs: Inputs, threads: int) -> Call:
-    torch.set_num_threads(threads)
-    x, y = torch.from_numpy(inputs["x"]), torch.from_numpy(inputs["y"])
+def _mlp(inputs: Inputs) -> Network:
     layers = [_linear(inputs, f"w{i}", f"b{i}") for i in range(3)]
     relu = torch.nn.ReLU()
     net = torch.nn.Sequential(layers[0], relu, layers[1], relu, layers[2])
-    return _trained(net, lambda: F.cross_entropy(net(x), y))
+    return net, lambda x, y: F.cross_entropy(net(x), y)
 
 
-def _cnn_train(inputs: Inputs, threads: int) -> Call:
-    torch.set_num_threads(threads)
-    x, y = torch.from_numpy(inputs["x"]), torch.from_numpy(inputs["y"])
+def _cnn(inputs: Inputs) -> Network:
     layers: list[torch.nn.Module] = []
     for i in range(4):
         outer, inner = inputs[f"c{i}"].shape[:2]
@@ -133,7 +148,7 @@ def _cnn_train(inputs: Inputs, threads: int) -> Call:
         layers += [torch.nn.MaxPool2d(2)] if i % 2 else []
     layers += [torch.nn.Flatten(), _linear(inputs, "w0", "b0"), torch.nn.ReLU()]
     net = torch.nn.Sequential(*layers, _linear(inputs, "w1", "b1"))
-    return _trained(net, lambda: F.cross_entropy(net(x), y))
+    return net, lambda x, y: F.cross_entropy(net(x), y)
 
 
 class _Letters(torch.nn.Module):
@@ -155,11 +170,9 @@ class _Letters(torch.nn.Module):
         return logits.reshape(-1, logits.shape[-1])
 
 
-def _lstm_train(inputs: Inputs, threads: int) -> Call:
-    torch.set_num_threads(threads)
-    x, y = torch.from_numpy(inputs["x"]), torch.from_numpy(inputs["y"]).reshape(-1)
+def _lstm(inputs: Inputs) -> Network:
     net = _Letters(inputs)
-    return _trained(net, lambda: F.cross_entropy(net(x), y))
+    return net, lambda x, y: F.cross_entropy(net(x), y.reshape(-1))
 
 
 def _encoder_layer(inputs: Inputs) -> torch.nn.Module:
@@ -183,11 +196,12 @@ def _layer_forward(inputs: Inputs, threads: int) -> Call:
     return _call(_encoder_layer(inputs).eval(), torch.from_numpy(inputs["x"]))
 
 
-def _layer_train(inputs: Inputs, threads: int) -> Call:
-    torch.set_num_threads(threads)
-    x, y = torch.from_numpy(inputs["x"]), torch.from_numpy(inputs["y"])
+def _layer(inputs: Inputs) -> Network:
     layer = _encoder_layer(inputs)
-    return _trained(layer, lambda: F.mse_loss(layer(x), y))
+    return layer, lambda x, y: F.mse_loss(layer(x), y)
+
+
+NETWORKS = {"mlp_train": _mlp, "cnn_train": _cnn, "lstm_train": _lstm, "layer_train": _layer}
 
 
 BUILDERS = {
@@ -196,9 +210,6 @@ BUILDERS = {
     "layer_norm": _layer_norm,
     "chain": _chain,
     "conv": _conv,
-    "mlp_train": _mlp_train,
-    "cnn_train": _cnn_train,
-    "lstm_train": _lstm_train,
     "layer_forward": _layer_forward,
-    "layer_train": _layer_train,
+    **{kind: _trained(made) for kind, made in NETWORKS.items()},
 }

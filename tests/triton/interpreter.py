@@ -136,9 +136,13 @@ def _patched(builder: type) -> dict[str, Callable[..., Any]]:
             made.data = made.data.astype(bool)
         return made
 
-    return {"cast_impl": cast_impl, "create_fp_to_fp": create_fp_to_fp, "binary_op": binary_op,
-            "create_dot": create_dot, "create_masked_load": create_masked_load,
-            "create_masked_store": create_masked_store, "create_splat": create_splat}
+    def get_bf16(self: Any, value: Any) -> Any:  # constants: there are none of this type
+        return cast_impl(self, handle(np.array([value], np.float32), tl.float32), tl.bfloat16)
+
+    return {"cast_impl": cast_impl, "create_fp_to_fp": create_fp_to_fp, "get_bf16": get_bf16,
+            "binary_op": binary_op, "create_dot": create_dot,
+            "create_masked_load": create_masked_load, "create_masked_store": create_masked_store,
+            "create_splat": create_splat}
 
 
 def _call_states(self: Any, left: Sequence[Any], right: Sequence[Any], kinds: Any) -> list[Any]:
@@ -232,7 +236,7 @@ def interpreting() -> Any:
     ]
     kept = [(o, dict(vars(o))) for o in (tl, tl.core, tl.math, tl.tensor, tl.core.tensor, tl.dtype,
                                          tl.core.tensor_descriptor_base, JITFunction)]
-    before = [(o, n, getattr(o, n)) for o, n, _ in places]
+    before = [(o, n, getattr(o, n, None)) for o, n, _ in places]
     for owner, name, value in places:
         setattr(owner, name, value)
     try:
@@ -240,7 +244,10 @@ def interpreting() -> Any:
             yield
     finally:
         for owner, name, value in before:
-            setattr(owner, name, value)
+            if value is None:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, value)
         for owner, names in kept:
             for name in [n for n in vars(owner) if n not in names]:
                 delattr(owner, name)

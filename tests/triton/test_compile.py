@@ -163,3 +163,9 @@ def test_without_a_gpu_the_backend_says_so() -> None:
         env={"PYTHONPATH": ":".join(sys.path), "CUDA_VISIBLE_DEVICES": "-1"},
     )  # fmt: skip
     assert "backend 'triton' cannot run here" in done.stdout, done.stderr
+
+
+def test_a_source_that_two_threads_load_at_once_is_loaded(tmp_path) -> None:
+    path = tmp_path / "kernel.py"
+    path.write_text("import sys\nsys.modules.pop(__name__)\nvalue = 7\n")  # as the other one does
+    assert toolchain._load(path, "kernel").value == 7

@@ -37,6 +37,15 @@ def test_short_floats_are_rounded_to_nearest_and_computed_as_numbers(tmp_path) -
     np.testing.assert_array_equal(total, half + half)
 
 
+def test_constants_of_short_floats_are_their_values(tmp_path) -> None:
+    out = np.zeros(4, ml_dtypes.bfloat16)
+    execute(
+        "i = tl.arange(0, 4)\ntl.store(x0 + i, tl.full([4], 2.72, tl.bfloat16))",
+        out, directory=tmp_path,
+    )  # fmt: skip
+    np.testing.assert_array_equal(out, np.full(4, 2.72, ml_dtypes.bfloat16))
+
+
 def test_products_of_short_floats_are_of_their_values(tmp_path) -> None:
     a = np.arange(256).reshape(16, 16).astype(ml_dtypes.bfloat16)
     out = np.zeros((16, 16), np.float32)
