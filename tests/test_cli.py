@@ -147,6 +147,16 @@ def test_an_array_says_the_size_of_the_other_inputs(program: str, tmp_path: Path
     assert "output: float32[]" in succeeds("run", f"{program}:step", *given)
 
 
+def test_compilation_is_counted_where_it_happens(tmp_path: Path) -> None:
+    path = tmp_path / "fixed.py"
+    path.write_text(
+        "import graphc as gc\nx = gc.observed('x', (3,))\nz = x * 2.5\n"
+        "made = gc.compile([x], z)\n"
+    )
+    assert "compilation included" in succeeds("run", f"{path}:z")
+    assert "compilation included" not in succeeds("run", f"{path}:made")
+
+
 def test_a_file_of_several_arrays_is_refused(program: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", a=np.zeros((5, 4), np.float32))
     (tmp_path / "empty.npy").touch()
