@@ -363,6 +363,8 @@ class _Flow:
             case Loop():
                 inside = self.after_writes(written, writes)
                 once = self.body(statement.body, inside)
+                if statement.length == 1:
+                    return once  # no later turn reads what this one destroyed
                 again = self.body(statement.body, once)
                 least = statement.length if isinstance(statement.length, int) else 1
                 return again if least > 0 else inside & again

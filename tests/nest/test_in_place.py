@@ -135,3 +135,33 @@ def test_a_plan_is_compared_with_the_loops() -> None:
     verify_in_place(_schedule(SCHEDULE.replace("OFFSET", "3840")), _loops)
     with pytest.raises(VerifyError, match="writes 'first' in place, but a later loop reads again"):
         verify_in_place(_schedule(SCHEDULE.replace("OFFSET", "0")), _loops)
+
+
+LOOPED = """schedule looped
+  argument x f64[4]
+  output y f64[4]
+  cell n i64[]
+  arena a f64[4] at 0
+  arena b f64[4] at 0
+kernel step
+  axes i:4
+  in p f64[4]
+  out q f64[4]
+  v = load p[i]
+  store q[i] = v + 1.0
+run {
+  launch step(x -> a)
+  barrier
+  loop n < TURNS {
+    launch step(a -> b)
+  }
+  launch step(b -> y)
+}
+"""
+
+
+def test_a_later_turn_of_a_loop_reads_again() -> None:
+    """Over what a loop reads it may write in its only turn."""
+    verify_in_place(_schedule(LOOPED.replace("TURNS", "1")), _loops)
+    with pytest.raises(VerifyError, match="reads 'a', which holds no value here"):
+        _schedule(LOOPED.replace("TURNS", "2"))
