@@ -271,7 +271,7 @@ def train_cnn(backend: str, place: Place) -> tuple[list[float], float]:
     images, labels = datasets.load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(images))
     images, labels = (images[order] / 16.0).astype(np.float32), labels[order].astype(np.int64)
-    rows, wide, steps = place.size((64, 16, 200), (4, 1, 2))
+    rows, wide, steps = place.size((64, 16, 200), (2, 1, 1))
     gc.manual_seed(7)
     batch = gc.Dim("B")
     x, y = gc.observed("x", (batch, 64)), gc.observed("y", (batch,), gc.int64)
@@ -286,7 +286,7 @@ def train_cnn(backend: str, place: Place) -> tuple[list[float], float]:
     for n in range(steps):
         at = n % count * rows
         losses.append(float(step(images[at : at + rows], labels[at : at + rows])))
-    held = place.size(389, 8)
+    held = place.size(389, 2)
     guessed = np.asarray(predict(images[-held:])).argmax(1)
     return losses, float((guessed == labels[-held:]).mean())
 

@@ -114,7 +114,7 @@ def test_a_tile_too_large_for_its_target_is_made_smaller() -> None:
 
 def test_a_tile_that_spills_is_worked_on_by_more_warps() -> None:
     kernel = prepare(parse_kernel(PRODUCT.format("f32")))
-    wide = GpuTiling(Tiling({"m": 128, "n": 128}, {"m": 128, "n": 128, "k": 16}), 2, 1)
+    wide = GpuTiling(Tiling({"m": 128, "n": 64}, {"m": 128, "n": 64, "k": 16}), 1, 1)
     made = compile_kernel(Job(kernel, tiling=wide), TARGETS["sm_90"], Cache(None))
     assert made.code.spilled == 0
     assert made.tiling.warps > wide.warps
