@@ -261,7 +261,8 @@ class Lowering:
 
     def fresh_axis(self, extent: Extent, hint: str) -> AxisIndex:
         self.space.axes += 1
-        axis = self.table.axis(f"{hint}{self.space.axes}", extent)
+        # set apart: hints end with digits, and i1 the 2nd is not i the 12th
+        axis = self.table.axis(f"{hint}_{self.space.axes}", extent)
         assert isinstance(axis, AxisIndex)
         return axis
 
