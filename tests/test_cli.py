@@ -245,3 +245,12 @@ def test_doctor_says_no_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_version() -> None:
     assert "graphc" in succeeds("--version")
+
+
+def test_explain_says_what_it_took_for_sizes_of_the_call(tmp_path: Path) -> None:
+    path = tmp_path / "sizes.py"
+    path.write_text(
+        "import graphc as gc\nN, T = (gc.Dim(n, max=m, specialize=False) for n, m in"
+        " (('N', None), ('T', 64)))\nz = gc.observed('x', (N, T)).sum(1)\n"
+    )
+    assert "only a call knows count as N = 1024, T = 64" in succeeds("explain", f"{path}:z")

@@ -113,10 +113,14 @@ class Explanation:
     reused: Mapping[str, int] = field(default_factory=dict)
     control: tuple[str, ...] = ()
     kept: tuple[Kept, ...] = ()
+    assumed: Mapping[str, int] = field(default_factory=dict)  # of run-time sizes, in all figures
 
     def __str__(self) -> str:
         count = len({e.name for e in self.kernels})
         lines = [f"{self.name}: {len(self.kernels)} kernels, {count} of them distinct"]
+        if self.assumed:
+            sizes = ", ".join(f"{name} = {size}" for name, size in self.assumed.items())
+            lines.append(f"sizes that only a call knows count as {sizes}")
         lines += [f"  {entry}" for entry in self.kernels]
         if self.edges:
             lines.append("not fused:")
@@ -158,7 +162,7 @@ def explain(
     reused = {} if memory is None else memory.reused
     return Explanation(
         schedule.name, kernels, edges, peak, by_source, _repeated(pairs), bound, reused,
-        control, _kept(schedule),
+        control, _kept(schedule), {d.name: elements(d) for d in schedule.sizes},
     )  # fmt: skip
 
 
