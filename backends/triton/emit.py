@@ -60,7 +60,7 @@ from graphc.backends.triton import device
 @dataclass(frozen=True)
 class Emitted:
     """The text of a kernel as a Triton module, its function's name, arguments (name, Triton type)
-    and number of blocks.
+    and number of blocks. A type ``i64:8`` is that of a size which 8 divides.
     """
 
     text: str
@@ -123,7 +123,8 @@ class _Emitter:
             found.append((name, f"*{_memory(dtype.short)}"))
         for size in self.kernel.sizes:
             k.sizes[size.name] = self.source.fresh(size.name)
-            found.append((k.sizes[size.name], "i64"))
+            divisor = size.multiple_of & -size.multiple_of
+            found.append((k.sizes[size.name], f"i64:{divisor}" if divisor > 1 else "i64"))
         scalars = []
         for scalar in self.kernel.scalars:
             pointer = self.source.fresh(f"{scalar.name}_at")

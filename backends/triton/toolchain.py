@@ -113,11 +113,12 @@ def compile_text(emitted: Emitted, target: Target, *, warps: int, stages: int, p
         raise BackendError(f"the triton backend needs Triton: {_REMEDY}") from error
     _write(path, emitted.text)
     function = getattr(_load(path, emitted.symbol), emitted.symbol)
-    signature = dict(emitted.arguments)
+    kinds = [(name, *kind.partition(":")) for name, kind in emitted.arguments]
+    signature = {name: kind for name, kind, _, _ in kinds}
     aligned = {
-        (n,): [["tt.divisibility", 16]]
-        for n, (_, kind) in enumerate(emitted.arguments)
-        if kind.startswith("*")
+        (n,): [["tt.divisibility", 16 if kind.startswith("*") else int(divisor)]]
+        for n, (_, kind, _, divisor) in enumerate(kinds)
+        if kind.startswith("*") or divisor
     }
     source = ASTSource(fn=function, signature=signature, constexprs={}, attrs=aligned)
     options: dict[str, object] = {

@@ -169,3 +169,17 @@ def test_a_source_that_two_threads_load_at_once_is_loaded(tmp_path) -> None:
     path = tmp_path / "kernel.py"
     path.write_text("import sys\nsys.modules.pop(__name__)\nvalue = 7\n")  # as the other one does
     assert toolchain._load(path, "kernel").value == 7
+
+
+@pytest.mark.parametrize(("by", "width"), [("", ".b32"), (" by 8", ".v4.b32")])
+def test_lines_of_a_known_divisor_load_as_vectors(by, width) -> None:
+    kernel = parse_kernel(f"""kernel lines
+  size B 1..{by}
+  axes i:64 j:B
+  in x f32[64,B]
+  out y f32[64,B]
+  a = load x[i, j]
+  store y[i, j] = a * 2.0""")
+    made = compile_kernel(Job(kernel), TARGETS["sm_90"], Cache(None))
+    found = set(re.findall(r"(?:ld|st)\.global([\w.:]*)", made.code.texts["ptx"]))
+    assert found == {width}
