@@ -4,8 +4,8 @@ The kernel says what is computed, the tiling how; the nest is where they meet: a
 the order in which they run. Values are placed by demand: each in the outermost loop in which all
 its axes are open, reductions before the loop that reads them. A backend translates steps and never
 looks for anything in the kernel's text. ``steps`` has the words, ``build`` places the values,
-``indices`` reads addresses, ``in_place`` proves
-that results may lie over operands, ``text`` prints.
+``indices`` reads addresses, ``in_place`` proves that results may lie over operands, ``text``
+prints.
 """
 
 from graphc.nest.build import build_nest
