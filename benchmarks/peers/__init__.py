@@ -21,9 +21,9 @@ class Call:
     """``run`` is what is timed, and waits until its result is there; ``result`` is what is checked.
 
     ``result()`` is called once, before any timing: an array that must equal the reference.
-    ``reset()`` is called before each block: a training begins again. Else it would go on on one
-    batch until gradients vanish, and moments of units that died are denormal numbers, which some
-    peers compute with, slowly, and some flush to zero.
+    ``reset()`` is called before each block: a training begins again as ``result`` found it. Else it
+    would go on on one batch until gradients vanish, and moments of units that died are denormal
+    numbers, which some peers compute with, slowly, and some flush to zero.
     """
 
     run: Callable[[], Any]

@@ -86,14 +86,18 @@ def _trained(made: Callable[[Inputs], gc.Executable]) -> Callable[[Inputs, int],
 
     def build(inputs: Inputs, threads: int) -> Call:
         step, x, y = made(inputs), inputs["x"], inputs["y"]
-        first = [(state, state.numpy()) for state in step.states]
+        first: list[tuple[Any, NDArray[Any]]] = []
         run = lambda: step(x, y)  # noqa: E731
+
+        def result() -> NDArray[Any]:
+            first[:] = [(state, state.numpy()) for state in step.states]
+            return np.array([float(run()) for _ in range(CHECKED_STEPS)])
 
         def reset() -> None:
             for state, value in first:
                 state.set(value)
 
-        return Call(run, lambda: np.array([float(run()) for _ in range(CHECKED_STEPS)]), reset)
+        return Call(run, result, reset)
 
     return build
 
