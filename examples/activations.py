@@ -35,6 +35,10 @@ def curves(x: gc.Value) -> dict[str, gc.Value]:
     ):
         both = gc.ops.stack([x, others[name]], -1)
         drawn[f"{type(module).__name__} of x and {name}"] = module(both)[..., 0]
+    pair = gc.ops.stack([x, others["0"]], 0)
+    drawn["Softmax2d of x and 0"] = nn.Softmax2d()(pair[:, :, None])[0, :, 0]
+    # noise of its own at each x
+    drawn["gumbel_softmax of x and 0"] = nn.functional.gumbel_softmax(pair, dim=0)[0]
     return drawn
 
 
